@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <Eigen/Core>
+#include <cmath>
+#include <limits>
+
+#include <posenc/concepts.hpp>
+#include <posenc/detail/check.hpp>
+#include <posenc/detail/scalar.hpp>
+
+namespace posenc::inline v0 {
+
+/// Where the queries and keys of one head are, and what else an attention needs to know.
+struct AttentionOptions {
+  Positions query_positions;  ///< Tq entries
+  Positions key_positions;    ///< Tk entries
+  double scale = 0;           ///< factor of the scores before biases are added; 0: 1 / sqrt(D). T5 has 1.
+  Index head = 0;             ///< the query head, for encodings that differ from head to head
+  Index kv_head = 0;          ///< the key and value head that it reads
+};
+
+/// Softmax of each column, in place. A column of minus infinities, a query that may attend to nothing, becomes zeros.
+/// NaN stays NaN.
+template <class Scalar>
+void softmax_columns(Matrix<Scalar>& scores) {
+  for (Index query = 0; query < scores.cols(); ++query) {
+    auto column = scores.col(query).array();
+    if (column.size() == 0) continue;
+    const Scalar largest = column.template maxCoeff<Eigen::PropagateNaN>();
+    if (largest == -std::numeric_limits<Scalar>::infinity()) {
+      column.setZero();
+      continue;
+    }
+    column = (column - largest).exp();
+    column /= column.sum();
+  }
+}
+
+namespace detail {
+
+template <class Scalar, class Encoding>
+inline constexpr bool acts_in_attention = QueryKeyEncoding<Encoding, Scalar> || ScoreBias<Encoding, Scalar> ||
+                                          ScoreTerm<Encoding, Scalar> || ValueTerm<Encoding, Scalar>;
+
+template <class Scalar, class Encoding>
+void rotate(const Encoding& encoding, Matrix<Scalar>& queries, Matrix<Scalar>& keys, const AttentionOptions& options) {
+  if constexpr (QueryKeyEncoding<Encoding, Scalar>) {
+    Eigen::Ref<Matrix<Scalar>> q = queries, k = keys;
+    encoding.apply_query(q, options.query_positions, options.head);
+    encoding.apply_key(k, options.key_positions, options.kv_head);
+  }
+}
+
+template <class Scalar, class Encoding>
+void add_scores(const Encoding& encoding, Matrix<Scalar>& scores, const Matrix<Scalar>& keys,
+                const Matrix<Scalar>& queries, const AttentionOptions& options) {
+  if constexpr (ScoreTerm<Encoding, Scalar>) {
+    Eigen::Ref<Matrix<Scalar>> s = scores;
+    const Eigen::Ref<const Matrix<Scalar>> k = keys, q = queries;
+    encoding.add_scores(s, k, q, options.key_positions, options.query_positions, options.head);
+  }
+}
+
+template <class Scalar, class Encoding>
+void add_bias(const Encoding& encoding, Matrix<Scalar>& scores, const AttentionOptions& options) {
+  if constexpr (ScoreBias<Encoding, Scalar>) {
+    Eigen::Ref<Matrix<Scalar>> s = scores;
+    encoding.add_bias(s, options.key_positions, options.query_positions, options.head);
+  }
+}
+
+template <class Scalar, class Encoding>
+void add_values(const Encoding& encoding, Matrix<Scalar>& outputs, const Matrix<Scalar>& weights,
+                const AttentionOptions& options) {
+  if constexpr (ValueTerm<Encoding, Scalar>) {
+    Eigen::Ref<Matrix<Scalar>> o = outputs;
+    const Eigen::Ref<const Matrix<Scalar>> w = weights;
+    encoding.add_values(o, w, options.key_positions, options.query_positions, options.head);
+  }
+}
+
+template <class Queries, class Keys>
+void require_attention(const Queries& q, const Keys& k, const AttentionOptions& options) {
+  require_size(k.rows(), q.rows(), "posenc::attend: rows of the keys must be those of the queries");
+  require_size(q.cols(), options.query_positions.size(),
+               "posenc::attend: columns of the queries must be the number of query positions");
+  require_size(k.cols(), options.key_positions.size(),
+               "posenc::attend: columns of the keys must be the number of key positions");
+  require(std::isfinite(options.scale), "posenc::attend: scale must be finite", options.scale);
+}
+
+}  // namespace detail
+
+/// The weights of one head: how much each query attends to each key.
+///
+///   Q', K' = Q, K rotated   by every QueryKeyEncoding
+///   S   = K'^T Q'           Tk x Tq, a column is a query
+///   S  += content terms     of every ScoreTerm, from Q and K as they were given: a stack of relative encodings is
+///   relative S   = scale * S S  += biases            of every ScoreBias W   = softmax(S)        of each column; zeros
+///   where all is masked
+///
+/// \param q          D x Tq   \param k   D x Tk: any dense expressions of the same scalar. Not changed.
+/// \param options    positions, scale and head.
+/// \param encodings  any number of them, applied in their order; each acts where it has a hook.
+/// \returns Tk x Tq, in float for half and bfloat16 inputs. Each column sums to 1 (or is zero).
+/// \throws  std::invalid_argument if shapes do not fit.
+template <DenseExpression Queries, DenseExpression Keys, class... Encodings>
+auto attention_weights(const Queries& q, const Keys& k, const AttentionOptions& options,
+                       const Encodings&... encodings) {
+  using Scalar = detail::compute_t<typename Queries::Scalar>;
+  static_assert((detail::acts_in_attention<Scalar, Encodings> && ...),
+                "posenc::attend: every encoding needs a hook for queries and keys, scores or values with this scalar "
+                "(concepts.hpp lists them); an InputEncoding is added to the embeddings, before the projections");
+  detail::require_attention(q, k, options);
+
+  const Matrix<Scalar> queries = q.template cast<Scalar>(), keys = k.template cast<Scalar>();
+  Matrix<Scalar> rotated_queries = queries, rotated_keys = keys;
+  (detail::rotate(encodings, rotated_queries, rotated_keys, options), ...);
+
+  Matrix<Scalar> scores = rotated_keys.transpose() * rotated_queries;
+  (detail::add_scores(encodings, scores, keys, queries, options), ...);
+  scores *= static_cast<Scalar>(options.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.rows())) : options.scale);
+  (detail::add_bias(encodings, scores, options), ...);
+
+  softmax_columns(scores);
+  return scores;
+}
+
+/// Attention of one head, as the formula says it: the reference that everything faster is tested against.
+///
+///   W = attention_weights(Q, K)       Tk x Tq
+///   O = V W + value terms             Dv x Tq, of every ValueTerm
+///
+///   Matrix<float> o = posenc::attend(q, k, v, posenc::positions(T), rope, posenc::CausalMask{});
+///   Matrix<float> o = posenc::attend(q, k, v, {.query_positions = posenc::positions(1, T - 1),
+///                                              .key_positions = posenc::positions(T)}, rope);    // one step behind a
+///                                              cache
+///
+/// \param v  Dv x Tk. The other parameters are those of attention_weights.
+/// \returns Dv x Tq, in float for half and bfloat16 inputs.
+/// \throws  std::invalid_argument if shapes do not fit.
+/// Memory:  the whole Tk x Tq matrix of scores.
+/// Source:  Vaswani et al. 2017, arXiv:1706.03762v7, equation (1).
+template <DenseExpression Queries, DenseExpression Keys, DenseExpression Values, class... Encodings>
+auto attend(const Queries& q, const Keys& k, const Values& v, const AttentionOptions& options,
+            const Encodings&... encodings) {
+  using Scalar = detail::compute_t<typename Queries::Scalar>;
+  detail::require_size(v.cols(), k.cols(), "posenc::attend: columns of the values must be those of the keys");
+  const Matrix<Scalar> weights = attention_weights(q, k, options, encodings...);
+  Matrix<Scalar> outputs = v.template cast<Scalar>() * weights;
+  (detail::add_values(encodings, outputs, weights, options), ...);
+  return outputs;
+}
+
+/// Self-attention: queries and keys at the same positions.
+template <DenseExpression Queries, DenseExpression Keys, DenseExpression Values, class... Encodings>
+auto attend(const Queries& q, const Keys& k, const Values& v, const Positions& positions,
+            const Encodings&... encodings) {
+  return attend(q, k, v, AttentionOptions{.query_positions = positions, .key_positions = positions}, encodings...);
+}
+
+}  // namespace posenc::inline v0

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Angles that are right at any position.
+//
+// The angle of a pair is position * frequency. Rounded to a double, a frequency is off by 1e-16 of itself, and the
+// angle by 1e-16 of *it*self: at position 2^31 that is 2e-7, more than a float can resolve. So a frequency is carried
+// as an unevaluated sum of two doubles, the product is formed with its rounding error, and the error is applied to the
+// cosine and sine to second order:
+//
+//   position * (high + low) = a + b,  a = round(position * high),  |b| <= ulp(a)
+//   cos(a + b) = cos a - b sin a - b^2/2 cos a + O(b^3)
+//
+// std::cos and std::sin reduce a double argument exactly, so nothing else is lost. Under -ffast-math the low parts may
+// be optimised away, and the error of plain double angles (2e-16 times the position) comes back.
+
+#include <cmath>
+
+namespace posenc::inline v0::detail {
+
+/// A number as the unevaluated sum of two doubles, |low| <= ulp(high) / 2: about 106 bits.
+struct DoubleDouble {
+  double high = 0;
+  double low = 0;
+};
+
+inline DoubleDouble fast_two_sum(double a, double b) {  // |a| >= |b|
+  const double sum = a + b;
+  return {sum, b - (sum - a)};
+}
+
+inline DoubleDouble two_sum(double a, double b) {
+  const double sum = a + b;
+  const double part = sum - a;
+  return {sum, (a - (sum - part)) + (b - part)};
+}
+
+inline DoubleDouble two_product(double a, double b) {
+  const double product = a * b;
+  return {product, std::fma(a, b, -product)};
+}
+
+inline DoubleDouble operator+(DoubleDouble a, DoubleDouble b) {
+  const DoubleDouble high = two_sum(a.high, b.high);
+  const DoubleDouble low = two_sum(a.low, b.low);
+  const DoubleDouble sum = fast_two_sum(high.high, high.low + low.high);
+  return fast_two_sum(sum.high, sum.low + low.low);
+}
+
+inline DoubleDouble operator*(DoubleDouble a, DoubleDouble b) {
+  const DoubleDouble product = two_product(a.high, b.high);
+  return fast_two_sum(product.high, product.low + (a.high * b.low + a.low * b.high));
+}
+
+inline DoubleDouble operator/(DoubleDouble a, double b) {
+  const double quotient = a.high / b;
+  const DoubleDouble product = two_product(quotient, b);
+  return fast_two_sum(quotient, ((a.high - product.high) - product.low + a.low) / b);
+}
+
+/// e^x: x = k ln 2 + r, then e^(r/512) - 1 by its series, squared nine times.
+inline DoubleDouble exp(DoubleDouble x) {
+  constexpr DoubleDouble ln_2{0.69314718055994531, 2.3190468138462996e-17};
+  const double k = std::round(x.high / ln_2.high);
+  const DoubleDouble r = (x + DoubleDouble{-k} * ln_2) / 512.0;
+  DoubleDouble term = r, sum = r;
+  for (int n = 2; n <= 9; ++n) {
+    term = term * r / n;
+    sum = sum + term;
+  }
+  for (int n = 0; n < 9; ++n) sum = sum + sum + sum * sum;
+  sum = sum + DoubleDouble{1};
+  return {std::ldexp(sum.high, static_cast<int>(k)), std::ldexp(sum.low, static_cast<int>(k))};
+}
+
+/// ln x: one Newton step on e^y = x from the double logarithm, y + (x e^-y - 1) to second order.
+inline DoubleDouble log(double x) {
+  const DoubleDouble y{std::log(x)};
+  const DoubleDouble error = exp(DoubleDouble{-y.high}) * DoubleDouble{x} + DoubleDouble{-1};
+  return y + error + error * error * DoubleDouble{-0.5};
+}
+
+/// base^(-numerator/denominator), to about 100 bits.
+inline DoubleDouble geometric_frequency(double base, double numerator, double denominator) {
+  if (numerator == 0) return {1};
+  return exp(DoubleDouble{-numerator} * log(base) / denominator);
+}
+
+struct CosSin {
+  double cos;
+  double sin;
+};
+
+/// Cosine and sine of position * frequency, for |position| <= 2^53.
+inline CosSin cos_sin(double position, DoubleDouble frequency) {
+  const DoubleDouble product = two_product(position, frequency.high);
+  const double a = product.high;
+  const double b = product.low + position * frequency.low;
+  const double cos_a = std::cos(a), sin_a = std::sin(a);
+  return {std::fma(-b, sin_a + 0.5 * b * cos_a, cos_a), std::fma(b, cos_a - 0.5 * b * sin_a, sin_a)};
+}
+
+}  // namespace posenc::inline v0::detail

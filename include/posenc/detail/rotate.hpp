@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The kernel that all rotary encodings share: the walk over tokens, pairs and heads in memory order. The angles come
+// from the caller.
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+
+#include <posenc/concepts.hpp>
+#include <posenc/detail/check.hpp>
+#include <posenc/detail/scalar.hpp>
+
+namespace posenc::inline v0::detail {
+
+enum class Direction { forward, inverse };
+
+/// Where the pairs of a head are: pair i is the features (i * pair_step, i * pair_step + partner).
+struct HeadLayout {
+  Index head_dim;
+  Index num_pairs;
+  Index pair_step;
+  Index partner;
+};
+
+/// (a, b) -> (a cos - b sin, b cos + a sin) for n pairs, `step` apart.
+template <class Scalar, class Real>
+void rotate_pairs(Scalar* a, Scalar* b, Index step, const Real* cos, const Real* sin, Index n) {
+  for (Index i = 0; i < n; ++i) {
+    const Real x = static_cast<Real>(a[i * step]), y = static_cast<Real>(b[i * step]);
+    a[i * step] = static_cast<Scalar>(x * cos[i] - y * sin[i]);
+    b[i * step] = static_cast<Scalar>(y * cos[i] + x * sin[i]);
+  }
+}
+
+/// Two separate runs of features: vectorises.
+template <class Scalar, class Real>
+void rotate_runs(Scalar* EIGEN_RESTRICT a, Scalar* EIGEN_RESTRICT b, const Real* EIGEN_RESTRICT cos,
+                 const Real* EIGEN_RESTRICT sin, Index n) {
+  rotate_pairs(a, b, 1, cos, sin, n);
+}
+
+/// Adjacent features, of which number A plays the part of a: vectorises.
+template <int A, class Scalar, class Real>
+void rotate_adjacent(Scalar* EIGEN_RESTRICT x, const Real* EIGEN_RESTRICT cos, const Real* EIGEN_RESTRICT sin,
+                     Index n) {
+  rotate_pairs(x + A, x + 1 - A, 2, cos, sin, n);
+}
+
+template <class Scalar, class Real>
+void rotate_any(Scalar* a, Scalar* b, Index step, const Real* cos, const Real* sin, Index n) {
+  if (step == 1)
+    rotate_runs(a, b, cos, sin, n);
+  else if (step == 2 && b == a + 1)
+    rotate_adjacent<0>(a, cos, sin, n);
+  else if (step == 2 && a == b + 1)
+    rotate_adjacent<1>(b, cos, sin, n);
+  else
+    rotate_pairs(a, b, step, cos, sin, n);
+}
+
+/// How many cosines and sines the walk asks for at a time; a buffer of them lies on the stack.
+inline constexpr Index max_angles = 128;
+
+template <class Real>
+struct AngleBuffer {
+  std::array<Real, max_angles> cos, sin;
+};
+
+template <class Real>
+struct Angles {
+  const Real* cos;
+  const Real* sin;
+};
+
+/// Rotates every pair of every head of every column of x.
+///
+/// `source.of_token(t, pair, n, buffer)` gives the n angles of column t from `pair` on, `source.of_pair(pair, t, n,
+/// buffer)` those of one pair from column t on. Either may fill the buffer or return memory of its own, and is asked
+/// once for all heads.
+template <class X, class Source>
+void rotate(X& x, const HeadLayout& head, Direction direction, const Source& source) {
+  using Scalar = typename X::Scalar;
+  using Real = compute_t<Scalar>;
+  using Feature = typename Eigen::NumTraits<Scalar>::Real;
+
+  // A complex number is a pair of adjacent features, whatever the layout of real matrices.
+  constexpr Index parts = is_complex<Scalar> ? 2 : 1;
+  const Index row_step = parts * (X::IsRowMajor ? x.outerStride() : x.innerStride());
+  const Index token_step = parts * (X::IsRowMajor ? x.innerStride() : x.outerStride());
+  const Index pair_step = is_complex<Scalar> ? row_step : head.pair_step * row_step;
+  const Index partner = is_complex<Scalar> ? 1 : head.partner * row_step;
+  const Index head_step = head.head_dim / parts * row_step;
+  const Index num_heads = x.rows() * parts / head.head_dim;
+
+  Feature* const data = reinterpret_cast<Feature*>(x.data());
+  const auto rotate_in_all_heads = [&](Index pair, Index t, Index step, const Angles<Real>& angles, Index n) {
+    for (Index h = 0; h < num_heads; ++h) {
+      Feature* a = data + h * head_step + t * token_step + pair * pair_step;
+      Feature* b = a + partner;
+      if (direction == Direction::inverse) std::swap(a, b);  // rotates by the negative angle
+      rotate_any(a, b, step, angles.cos, angles.sin, n);
+    }
+  };
+
+  AngleBuffer<Real> buffer;
+  if constexpr (X::IsRowMajor) {  // tokens are contiguous
+    for (Index pair = 0; pair < head.num_pairs; ++pair)
+      for (Index t = 0; t < x.cols(); t += max_angles) {
+        const Index n = std::min(max_angles, x.cols() - t);
+        rotate_in_all_heads(pair, t, token_step, source.of_pair(pair, t, n, buffer), n);
+      }
+  } else {  // features are contiguous
+    for (Index t = 0; t < x.cols(); ++t)
+      for (Index pair = 0; pair < head.num_pairs; pair += max_angles) {
+        const Index n = std::min(max_angles, head.num_pairs - pair);
+        rotate_in_all_heads(pair, t, pair_step, source.of_token(t, pair, n, buffer), n);
+      }
+  }
+}
+
+/// Rows of x must be whole heads, and its columns the positions.
+template <class X>
+void require_heads(const X& x, Index head_dim, Index num_positions, const char* who) {
+  const Index features = x.rows() * (is_complex<typename X::Scalar> ? 2 : 1);
+  if (features == 0 || features % head_dim != 0) [[unlikely]]
+    fail_size((std::string(who) + ": features of a column must be a multiple of head_dim").c_str(), head_dim, features);
+  if (x.cols() != num_positions) [[unlikely]]
+    fail_size((std::string(who) + ": columns must be the number of positions").c_str(), num_positions, x.cols());
+}
+
+}  // namespace posenc::inline v0::detail

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Masks are biases: minus infinity where a query must not attend, nothing elsewhere. They stack with every other bias.
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <limits>
+#include <ranges>
+#include <vector>
+
+#include <posenc/concepts.hpp>
+#include <posenc/detail/check.hpp>
+#include <posenc/detail/tile.hpp>
+
+namespace posenc::inline v0 {
+namespace detail {
+
+/// Sets the scores of which visible(key, query) is false to minus infinity.
+template <class Scores, class Visible>
+void mask(Scores& scores, Visible visible) {
+  using Scalar = typename std::remove_cvref_t<Scores>::Scalar;
+  for_each_score(scores, [&](Index key, Index query, Scalar& score) {
+    if (!visible(key, query)) score = static_cast<Scalar>(-std::numeric_limits<float>::infinity());
+  });
+}
+
+}  // namespace detail
+
+/// No key after the query: -inf where the position n of the key is above the position m of the query.
+///
+///   query m   0 1 2 3        '.' visible, 'x' hidden
+///   key n  0  . . . .
+///          1  x . . .
+///          2  x x . .
+///          3  x x x .
+///
+/// Errors: std::invalid_argument for a shape that does not fit; nothing is written then.
+/// Cost:   one comparison a score. Allocates nothing.
+struct CausalMask {
+  static constexpr bool is_relative = true;
+
+  template <MutableDense Scores>
+  void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                  Index /*head*/ = 0) const {
+    detail::require_tile(scores, key_positions, query_positions, "posenc::CausalMask");
+    detail::mask(scores, [&](Index key, Index query) { return key_positions[key] <= query_positions[query]; });
+  }
+
+  /// The hook of ScoreBias.
+  template <MutableDense Scores>
+  void add_bias(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                Index head = 0) const {
+    (*this)(scores, key_positions, query_positions, head);
+  }
+};
+
+/// How far a query sees. A side that is not named is not limited.
+struct SlidingWindowOptions {
+  std::int64_t left = std::numeric_limits<std::int64_t>::max();   ///< positions before the query
+  std::int64_t right = std::numeric_limits<std::int64_t>::max();  ///< positions after the query
+};
+
+/// Local attention: -inf but for keys at most `left` positions before and `right` positions after the query.
+///
+///   {.left = 1, .right = 0}      query m   0 1 2 3
+///                                key n  0  . . x x
+///                                       1  x . . x
+///                                       2  x x . .
+///                                       3  x x x .
+///
+/// A model's sliding_window of w tokens counts the query itself: it is {.left = w - 1, .right = 0}.
+///
+/// Errors: std::invalid_argument for a negative side or a shape that does not fit; nothing is written then.
+/// Cost:   two comparisons a score. Allocates nothing.
+/// Source: Beltagy et al. 2020, Longformer, arXiv:2004.05150v2, section 3.1.
+class SlidingWindow {
+ public:
+  static constexpr bool is_relative = true;
+
+  explicit SlidingWindow(const SlidingWindowOptions& options)
+      : left_(static_cast<double>(options.left)), right_(static_cast<double>(options.right)) {
+    detail::require(options.left >= 0, "posenc::SlidingWindow: left must not be negative", options.left);
+    detail::require(options.right >= 0, "posenc::SlidingWindow: right must not be negative", options.right);
+  }
+
+  template <MutableDense Scores>
+  void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                  Index /*head*/ = 0) const {
+    detail::require_tile(scores, key_positions, query_positions, "posenc::SlidingWindow");
+    detail::mask(scores, [&](Index key, Index query) {
+      const double offset = detail::offset(key_positions[key], query_positions[query]);
+      return -left_ <= offset && offset <= right_;
+    });
+  }
+
+  /// The hook of ScoreBias.
+  template <MutableDense Scores>
+  void add_bias(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                Index head = 0) const {
+    (*this)(scores, key_positions, query_positions, head);
+  }
+
+ private:
+  double left_, right_;
+};
+
+/// Hides padding: -inf for the keys of which the mask is zero. It goes by token, not by position.
+///
+///   mask  0 0 1 1 1     the first two keys are padding, for every query
+///
+/// The mask has one entry a key of the whole sequence; a tile finds its own through Positions::token.
+///
+/// Errors: std::invalid_argument for a shape that does not fit, std::out_of_range for a key beyond the mask; nothing is
+///         written then.
+/// Cost:   one look-up a score. Allocates nothing.
+class PaddingMask {
+ public:
+  /// \param mask any range of integers or bools: zero is padding. Copied.
+  template <std::ranges::input_range Mask>
+  explicit PaddingMask(const Mask& mask) {
+    for (const auto& visible : mask) visible_.push_back(visible ? 1 : 0);
+  }
+
+  template <MutableDense Scores>
+  void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                  Index /*head*/ = 0) const {
+    detail::require_tile(scores, key_positions, query_positions, "posenc::PaddingMask");
+    detail::require_tokens(key_positions, static_cast<Index>(visible_.size()),
+                           "posenc::PaddingMask: keys must be at most the entries of the mask");
+    detail::mask(scores,
+                 [&](Index key, Index) { return visible_[static_cast<std::size_t>(key_positions.token(key))] != 0; });
+  }
+
+  /// The hook of ScoreBias.
+  template <MutableDense Scores>
+  void add_bias(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                Index head = 0) const {
+    (*this)(scores, key_positions, query_positions, head);
+  }
+
+ private:
+  std::vector<unsigned char> visible_;
+};
+
+/// Packed sequences: -inf between tokens of different documents. It goes by token, not by position.
+///
+///   documents 0 0 0 1 1         query   0 1 2 3 4
+///                               key  0  . . . x x
+///                                    1  . . . x x
+///                                    2  . . . x x
+///                                    3  x x x . .
+///                                    4  x x x . .
+///
+/// `packed_documents` (positions.hpp) makes the numbers from lengths. Queries and keys may have numbers of their own.
+///
+/// Errors: std::invalid_argument for a shape that does not fit, std::out_of_range for a token that has no number;
+///         nothing is written then.
+/// Cost:   two look-ups and a comparison a score. Allocates nothing.
+class DocumentMask {
+ public:
+  explicit DocumentMask(std::vector<std::int64_t> documents)
+      : key_documents_(documents), query_documents_(std::move(documents)) {}
+  DocumentMask(std::vector<std::int64_t> key_documents, std::vector<std::int64_t> query_documents)
+      : key_documents_(std::move(key_documents)), query_documents_(std::move(query_documents)) {}
+
+  template <MutableDense Scores>
+  void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                  Index /*head*/ = 0) const {
+    detail::require_tile(scores, key_positions, query_positions, "posenc::DocumentMask");
+    detail::require_tokens(key_positions, static_cast<Index>(key_documents_.size()),
+                           "posenc::DocumentMask: keys must be at most the numbered ones");
+    detail::require_tokens(query_positions, static_cast<Index>(query_documents_.size()),
+                           "posenc::DocumentMask: queries must be at most the numbered ones");
+    detail::mask(scores, [&](Index key, Index query) {
+      return key_documents_[static_cast<std::size_t>(key_positions.token(key))] ==
+             query_documents_[static_cast<std::size_t>(query_positions.token(query))];
+    });
+  }
+
+  /// The hook of ScoreBias.
+  template <MutableDense Scores>
+  void add_bias(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                Index head = 0) const {
+    (*this)(scores, key_positions, query_positions, head);
+  }
+
+ private:
+  std::vector<std::int64_t> key_documents_, query_documents_;
+};
+
+}  // namespace posenc::inline v0

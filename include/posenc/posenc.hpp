@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Everything, in the order of the table in README.md. An encoding can be included alone as well.
+
+#include <posenc/version.hpp>
+// vocabulary
+#include <posenc/concepts.hpp>
+#include <posenc/positions.hpp>
+#include <posenc/views.hpp>
+// added to the input
+#include <posenc/learned.hpp>
+#include <posenc/sinusoidal.hpp>
+// queries and keys
+#include <posenc/rope.hpp>
+#include <posenc/rope_frequencies.hpp>
+#include <posenc/rope_table.hpp>
+// scores
+#include <posenc/alibi.hpp>
+#include <posenc/bias_matrix.hpp>
+#include <posenc/masks.hpp>
+// keys and values
+#include <posenc/clipped_relative.hpp>
+// what they plug into
+#include <posenc/attention.hpp>
+#include <posenc/multi_head_attention.hpp>
