@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -101,6 +102,31 @@ class Alibi {
   Index num_heads() const { return slopes_.size(); }
   const Vector<double>& slopes() const { return slopes_; }
   AlibiForm form() const { return form_; }
+
+  /// Whether the bias depends on key - query alone, and then its value there; see DistanceBias.
+  bool is_by_distance() const { return form_ != AlibiForm::key_only; }
+  double at_distance(std::int64_t key_minus_query, Index head) const {
+    if (form_ == AlibiForm::causal && key_minus_query > 0) return -std::numeric_limits<double>::infinity();
+    return -slopes_[head] * std::abs(static_cast<double>(key_minus_query));
+  }
+
+  /// The extremes in a tile; see BoundedBias.
+  BiasBounds bounds(const Positions& key_positions, const Positions& query_positions, Index head) const {
+    const double slope = slopes_[head];
+    if (form_ == AlibiForm::key_only) {
+      const PositionRange keys = range(key_positions);
+      const double a = slope * detail::offset(keys.first, anchor_), b = slope * detail::offset(keys.last, anchor_);
+      return {std::min(a, b), std::max(a, b)};
+    }
+    const auto [first, last] = detail::offsets(key_positions, query_positions);
+    const double nearest = first > 0 ? first : last < 0 ? -last : 0, farthest = std::max(-first, last);
+    const double a = -slope * nearest, b = -slope * farthest;
+    if (form_ == AlibiForm::causal && last > 0) {
+      constexpr double hidden = -std::numeric_limits<double>::infinity();
+      return {hidden, first > 0 ? hidden : std::max(0.0, -slope * -first)};
+    }
+    return {std::min(a, b), std::max(a, b)};
+  }
 
   /// The bias of one score.
   double bias(std::int64_t key_position, std::int64_t query_position, Index head) const {

@@ -15,15 +15,17 @@ namespace posenc::inline v0 {
 struct AttentionOptions {
   Positions query_positions;  ///< Tq entries
   Positions key_positions;    ///< Tk entries
-  double scale = 0;           ///< factor of the scores before biases are added; 0: 1 / sqrt(D). T5 has 1.
-  Index head = 0;             ///< the query head, for encodings that differ from head to head
-  Index kv_head = 0;          ///< the key and value head that it reads
+  double scale = 0;           ///< factor of the scores; 0: 1 / sqrt(D). T5 has 1.
+  double soft_cap = 0;        ///< scores become c tanh(score / c), after the scale and before biases (Gemma 2); 0: none
+  double sink = -std::numeric_limits<double>::infinity();  ///< a score more in the softmax, without a value (gpt-oss)
+  Index head = 0;                                          ///< the query head, for encodings that differ by head
+  Index kv_head = 0;                                       ///< the key and value head that it reads
 };
 
-/// Softmax of each column, in place. A column of minus infinities, a query that may attend to nothing, becomes zeros.
-/// NaN stays NaN.
+/// Softmax of each column, in place; `sink` is one more score in the denominator. A column of minus infinities, a query
+/// that may attend to nothing, becomes zeros. NaN stays NaN.
 template <class Scalar>
-void softmax_columns(Matrix<Scalar>& scores) {
+void softmax_columns(Matrix<Scalar>& scores, Scalar sink = -std::numeric_limits<Scalar>::infinity()) {
   for (Index query = 0; query < scores.cols(); ++query) {
     auto column = scores.col(query).array();
     if (column.size() == 0) continue;
@@ -32,8 +34,9 @@ void softmax_columns(Matrix<Scalar>& scores) {
       column.setZero();
       continue;
     }
-    column = (column - largest).exp();
-    column /= column.sum();
+    const Scalar reference = largest < sink ? sink : largest;
+    column = (column - reference).exp();
+    column /= column.sum() + std::exp(sink - reference);
   }
 }
 
@@ -52,13 +55,14 @@ void rotate(const Encoding& encoding, Matrix<Scalar>& queries, Matrix<Scalar>& k
   }
 }
 
-template <class Scalar, class Encoding>
-void add_scores(const Encoding& encoding, Matrix<Scalar>& scores, const Matrix<Scalar>& keys,
-                const Matrix<Scalar>& queries, const AttentionOptions& options) {
+template <class Scalar, class Encoding, class Keys, class Queries>
+void add_scores(const Encoding& encoding, Matrix<Scalar>& scores, const Keys& k, const Queries& q,
+                const AttentionOptions& options) {
   if constexpr (ScoreTerm<Encoding, Scalar>) {
     Eigen::Ref<Matrix<Scalar>> s = scores;
-    const Eigen::Ref<const Matrix<Scalar>> k = keys, q = queries;
-    encoding.add_scores(s, k, q, options.key_positions, options.query_positions, options.head);
+    const Matrix<Scalar> keys = k.template cast<Scalar>(), queries = q.template cast<Scalar>();
+    const Eigen::Ref<const Matrix<Scalar>> read_keys = keys, read_queries = queries;
+    encoding.add_scores(s, read_keys, read_queries, options.key_positions, options.query_positions, options.head);
   }
 }
 
@@ -88,23 +92,29 @@ void require_attention(const Queries& q, const Keys& k, const AttentionOptions& 
   require_size(k.cols(), options.key_positions.size(),
                "posenc::attend: columns of the keys must be the number of key positions");
   require(std::isfinite(options.scale), "posenc::attend: scale must be finite", options.scale);
+  require(options.soft_cap >= 0 && std::isfinite(options.soft_cap),
+          "posenc::attend: soft_cap must be 0 or positive and finite", options.soft_cap);
+  require(options.sink < std::numeric_limits<double>::infinity(), "posenc::attend: sink must be below infinity",
+          options.sink);
 }
 
 }  // namespace detail
 
 /// The weights of one head: how much each query attends to each key.
 ///
-///   Q', K' = Q, K rotated   by every QueryKeyEncoding
-///   S   = K'^T Q'           Tk x Tq, a column is a query
-///   S  += content terms     of every ScoreTerm, from Q and K as they were given: a stack of relative encodings is
-///   relative S   = scale * S S  += biases            of every ScoreBias W   = softmax(S)        of each column; zeros
-///   where all is masked
+///   Q', K'  = Q, K rotated by every QueryKeyEncoding
+///   S  = K'^T Q'            Tk x Tq, a column is a query
+///   S += content terms      of every ScoreTerm; they see Q and K as given, so that relative encodings stack
+///   S  = scale * S
+///   S  = c tanh(S / c)      with a soft cap c
+///   S += biases             of every ScoreBias
+///   W  = softmax(S)         of each column, with the sink in its denominator; zeros where all is masked
 ///
 /// \param q          D x Tq   \param k   D x Tk: any dense expressions of the same scalar. Not changed.
-/// \param options    positions, scale and head.
+/// \param options    positions, scale, cap, sink and head.
 /// \param encodings  any number of them, applied in their order; each acts where it has a hook.
-/// \returns Tk x Tq, in float for half and bfloat16 inputs. Each column sums to 1 (or is zero).
-/// \throws  std::invalid_argument if shapes do not fit.
+/// \returns Tk x Tq, in float for half and bfloat16 inputs. Each column sums to 1 (less with a sink, 0 if masked).
+/// \throws  std::invalid_argument if shapes or options do not fit.
 template <DenseExpression Queries, DenseExpression Keys, class... Encodings>
 auto attention_weights(const Queries& q, const Keys& k, const AttentionOptions& options,
                        const Encodings&... encodings) {
@@ -114,16 +124,23 @@ auto attention_weights(const Queries& q, const Keys& k, const AttentionOptions& 
                 "(concepts.hpp lists them); an InputEncoding is added to the embeddings, before the projections");
   detail::require_attention(q, k, options);
 
-  const Matrix<Scalar> queries = q.template cast<Scalar>(), keys = k.template cast<Scalar>();
-  Matrix<Scalar> rotated_queries = queries, rotated_keys = keys;
-  (detail::rotate(encodings, rotated_queries, rotated_keys, options), ...);
-
-  Matrix<Scalar> scores = rotated_keys.transpose() * rotated_queries;
-  (detail::add_scores(encodings, scores, keys, queries, options), ...);
+  Matrix<Scalar> scores;
+  if constexpr ((QueryKeyEncoding<Encodings, Scalar> || ...)) {
+    Matrix<Scalar> queries = q.template cast<Scalar>(), keys = k.template cast<Scalar>();
+    (detail::rotate(encodings, queries, keys, options), ...);
+    scores = keys.transpose() * queries;
+  } else {
+    scores = k.template cast<Scalar>().transpose() * q.template cast<Scalar>();
+  }
+  (detail::add_scores(encodings, scores, k, q, options), ...);
   scores *= static_cast<Scalar>(options.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.rows())) : options.scale);
+  if (options.soft_cap != 0) {
+    const auto cap = static_cast<Scalar>(options.soft_cap);
+    scores = cap * (scores / cap).array().tanh();
+  }
   (detail::add_bias(encodings, scores, options), ...);
 
-  softmax_columns(scores);
+  softmax_columns(scores, static_cast<Scalar>(options.sink));
   return scores;
 }
 
@@ -133,9 +150,8 @@ auto attention_weights(const Queries& q, const Keys& k, const AttentionOptions& 
 ///   O = V W + value terms             Dv x Tq, of every ValueTerm
 ///
 ///   Matrix<float> o = posenc::attend(q, k, v, posenc::positions(T), rope, posenc::CausalMask{});
-///   Matrix<float> o = posenc::attend(q, k, v, {.query_positions = posenc::positions(1, T - 1),
-///                                              .key_positions = posenc::positions(T)}, rope);    // one step behind a
-///                                              cache
+///   Matrix<float> o = posenc::attend(q, k, v, {.query_positions = posenc::positions(1, T - 1),   // one step, and
+///                                              .key_positions = posenc::positions(T)}, rope);    // a cache of T
 ///
 /// \param v  Dv x Tk. The other parameters are those of attention_weights.
 /// \returns Dv x Tq, in float for half and bfloat16 inputs.

@@ -29,8 +29,8 @@ enum class RelativeScores {
 };
 
 struct ClippedRelativeOptions {
-  Index num_heads = 1;            ///< heads that have tables of their own, one below the other; 1: all share one
-  std::optional<Index> max_left;  ///< the distance of column 0 is -max_left; not given: the table is symmetric
+  Index num_heads = 1;              ///< heads that have tables of their own, one below the other; 1: all share one
+  std::optional<Index> max_left{};  ///< the distance of column 0 is -max_left; not given: the table is symmetric
   RelativeDirection direction = RelativeDirection::key_minus_query;
   BeyondTable beyond = BeyondTable::clip;
   RelativeScores scores = RelativeScores::query;
@@ -142,11 +142,11 @@ class ClippedRelative {
       for (Index key = 0; key < scores.rows(); ++key) {
         const Index c = column(key_positions[key], query_positions[query]);
         if (c != known) {
-          of_query = table.col(c).template cast<Real>().dot(queries.col(query).template cast<Real>());
+          of_query = table.col(c).template cast<Real>().dot(queries.col(query).template cast<Real>().matrix());
           known = c;
         }
         Real term = of_query;
-        if (with_keys) term += table.col(c).template cast<Real>().dot(keys.col(key).template cast<Real>());
+        if (with_keys) term += table.col(c).template cast<Real>().dot(keys.col(key).template cast<Real>().matrix());
         detail::add(scores.coeffRef(key, query), term);
       }
     }
@@ -167,12 +167,11 @@ class ClippedRelative {
                          "those of the weights");
     require_within_table(key_positions, query_positions);
 
-    using Out = typename std::remove_cvref_t<Outputs>::Scalar;
-    using Real = detail::compute_t<Out>;
+    using Real = detail::compute_t<typename std::remove_cvref_t<Outputs>::Scalar>;
     for (Index query = 0; query < weights.cols(); ++query) {
       const auto add_run = [&](Index c, Real weight) {
-        auto output = outputs.col(query);
-        output = (output.template cast<Real>() + weight * table.col(c).template cast<Real>()).template cast<Out>();
+        for (Index i = 0; i < table.rows(); ++i)
+          detail::add(outputs.coeffRef(i, query), weight * static_cast<Real>(table(i, c)));
       };
       Index run = -1;  // the column of the keys seen last, and the sum of their weights
       Real weight = 0;

@@ -32,6 +32,7 @@
 #include <Eigen/Core>
 #include <complex>
 #include <concepts>
+#include <cstdint>
 #include <type_traits>
 
 #include <posenc/positions.hpp>
@@ -107,6 +108,28 @@ concept ValueTerm = requires(const E& e, archetype::Mutable<Scalar>& outputs,
 template <class E, class Scalar = float>
 concept PositionalEncoding = InputEncoding<E, Scalar> || QueryKeyEncoding<E, Scalar> || ScoreBias<E, Scalar> ||
     ScoreTerm<E, Scalar> || ValueTerm<E, Scalar>;
+
+/// The smallest and the largest bias in a tile of scores.
+struct BiasBounds {
+  double lowest;
+  double highest;
+};
+
+/// A bias may state bounds for a tile, from its positions alone. Streaming attention leaves out a tile whose weights are
+/// proved to be zero, -inf in the first place, and does not call the hook where it would add nothing but zeros.
+template <class E>
+concept BoundedBias = requires(const E& e, const Positions& key_positions, const Positions& query_positions,
+                               Index head) {
+  { e.bounds(key_positions, query_positions, head) } -> std::same_as<BiasBounds>;
+};
+
+/// A bias may be a function of the difference of positions, key - query. Streaming attention then computes it once for
+/// every difference that a block meets, and begins its sums with it at no cost. A type for which that depends on how it
+/// was made says so with a member `bool is_by_distance() const`.
+template <class E>
+concept DistanceBias = requires(const E& e, std::int64_t key_minus_query, Index head) {
+  { e.at_distance(key_minus_query, head) } -> std::same_as<double>;
+};
 
 /// Whether E states that only differences of positions matter.
 template <class E>

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <limits>
 #include <ranges>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include <posenc/concepts.hpp>
@@ -15,6 +17,8 @@
 
 namespace posenc::inline v0 {
 namespace detail {
+
+inline double mask_value(bool visible) { return visible ? 0 : -std::numeric_limits<double>::infinity(); }
 
 /// Sets the scores of which visible(key, query) is false to minus infinity.
 template <class Scores, class Visible>
@@ -45,6 +49,15 @@ struct CausalMask {
                   Index /*head*/ = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::CausalMask");
     detail::mask(scores, [&](Index key, Index query) { return key_positions[key] <= query_positions[query]; });
+  }
+
+  /// Depends on key - query alone; see DistanceBias and BoundedBias.
+  double at_distance(std::int64_t key_minus_query, Index /*head*/) const {
+    return detail::mask_value(key_minus_query <= 0);
+  }
+  BiasBounds bounds(const Positions& key_positions, const Positions& query_positions, Index /*head*/) const {
+    const auto [first, last] = detail::offsets(key_positions, query_positions);
+    return {detail::mask_value(last <= 0), detail::mask_value(first <= 0)};
   }
 
   /// The hook of ScoreBias.
@@ -92,6 +105,17 @@ class SlidingWindow {
       const double offset = detail::offset(key_positions[key], query_positions[query]);
       return -left_ <= offset && offset <= right_;
     });
+  }
+
+  /// Depends on key - query alone; see DistanceBias and BoundedBias.
+  double at_distance(std::int64_t key_minus_query, Index /*head*/) const {
+    const auto offset = static_cast<double>(key_minus_query);
+    return detail::mask_value(-left_ <= offset && offset <= right_);
+  }
+  BiasBounds bounds(const Positions& key_positions, const Positions& query_positions, Index /*head*/) const {
+    const auto [first, last] = detail::offsets(key_positions, query_positions);
+    return {detail::mask_value(-left_ <= first && last <= right_),
+            detail::mask_value(last >= -left_ && first <= right_)};
   }
 
   /// The hook of ScoreBias.
@@ -178,6 +202,15 @@ class DocumentMask {
     });
   }
 
+  /// See BoundedBias. Documents are taken to overlap where the ranges of their numbers do.
+  BiasBounds bounds(const Positions& key_positions, const Positions& query_positions, Index /*head*/) const {
+    if (key_positions.size() == 0 || query_positions.size() == 0) return {0, 0};
+    const PositionRange keys = documents(key_documents_, key_positions);
+    const PositionRange queries = documents(query_documents_, query_positions);
+    const bool same = keys.first == keys.last && queries.first == queries.last && keys.first == queries.first;
+    return {detail::mask_value(same), detail::mask_value(keys.first <= queries.last && queries.first <= keys.last)};
+  }
+
   /// The hook of ScoreBias.
   template <MutableDense Scores>
   void add_bias(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
@@ -186,6 +219,13 @@ class DocumentMask {
   }
 
  private:
+  static PositionRange documents(const std::vector<std::int64_t>& numbers, const Positions& tokens) {
+    detail::require_tokens(tokens, static_cast<Index>(numbers.size()),
+                           "posenc::DocumentMask: tokens must be at most the numbered ones");
+    return range(
+        std::span(numbers).subspan(static_cast<std::size_t>(tokens.token(0)), static_cast<std::size_t>(tokens.size())));
+  }
+
   std::vector<std::int64_t> key_documents_, query_documents_;
 };
 

@@ -12,9 +12,22 @@
 #include <posenc/learned.hpp>
 #include <posenc/sinusoidal.hpp>
 // queries and keys
+#include <posenc/pair_layout.hpp>
 #include <posenc/rope.hpp>
-#include <posenc/rope_frequencies.hpp>
 #include <posenc/rope_table.hpp>
+// the frequencies of RoPE, and its positions on several axes
+#include <posenc/mrope_positions.hpp>
+#include <posenc/rope_axes.hpp>
+#include <posenc/rope_frequencies.hpp>
+#include <posenc/rope_llama3.hpp>
+#include <posenc/rope_longrope.hpp>
+#include <posenc/rope_ntk.hpp>
+#include <posenc/rope_yarn.hpp>
+// around RoPE
+#include <posenc/query_temperature.hpp>
+#include <posenc/rope_move.hpp>
+#include <posenc/rope_parity.hpp>
+#include <posenc/xpos.hpp>
 // scores
 #include <posenc/alibi.hpp>
 #include <posenc/bias_matrix.hpp>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <ranges>
@@ -26,6 +27,9 @@ using Index = Eigen::Index;
 /// the sequence it holds (`token`), so that what goes by token rather than by position, a padding mask for instance,
 /// works on a tile as well.
 ///
+/// A token may have several coordinates (time, height and width of an image in a text): `axes` views an array of them,
+/// and `axis(a)` is one of them alone. Operator [] is axis 0, which is what an encoding without axes sees.
+///
 /// Units: tokens. `Positions` are 64-bit integers; `RealPositions` are doubles, for the encodings whose formula takes
 /// them (sinusoidal, RoPE).
 template <class Value_>
@@ -46,7 +50,32 @@ class BasicPositions {
       const Range& entries)  // NOLINT(google-explicit-constructor): a view, as std::span is
       : data_(std::ranges::data(entries)), size_(static_cast<Index>(std::ranges::size(entries))), contiguous_(false) {}
 
+  /// Several axes, one behind the other: entries[a * T + t] is axis a of token t, as [axes, T] tensors have it.
+  /// \throws std::invalid_argument unless the entries divide into num_axes axes.
+  static BasicPositions axes(std::span<const Value> entries, Index num_axes) {
+    const auto count = static_cast<Index>(entries.size());
+    detail::require(num_axes > 0, "posenc::Positions: the number of axes must be positive", num_axes);
+    detail::require(count % num_axes == 0, "posenc::Positions: entries must be a multiple of the number of axes",
+                    count);
+    BasicPositions view(entries.first(entries.size() / static_cast<std::size_t>(num_axes)));
+    view.num_axes_ = num_axes;
+    view.axis_stride_ = count / num_axes;
+    return view;
+  }
+
   Index size() const { return size_; }
+  Index num_axes() const { return num_axes_; }
+
+  /// One axis. Positions of a single axis, such as those of a text, are the same on all.
+  /// \throws std::out_of_range for an axis that is not there.
+  BasicPositions axis(Index a) const {
+    if (num_axes_ == 1) return *this;
+    detail::require_in_range(a >= 0 && a < num_axes_, "posenc::Positions: axis must be below the number of axes", a);
+    BasicPositions one = *this;
+    one.data_ += a * axis_stride_;
+    one.num_axes_ = 1;
+    return one;
+  }
 
   /// The position of column t.
   Value operator[](Index t) const { return contiguous_ ? first_ + static_cast<Value>(t) : data_[t]; }
@@ -77,6 +106,8 @@ class BasicPositions {
   const Value* data_ = nullptr;
   Index size_ = 0;
   Index first_token_ = 0;
+  Index num_axes_ = 1;
+  Index axis_stride_ = 0;
   Value first_ = 0;
   bool contiguous_ = true;
 };
@@ -141,14 +172,34 @@ std::vector<std::int64_t> padded_positions(const Mask& mask, const PaddedPositio
   return entries;
 }
 
+/// The smallest and the largest position of a view. {0, -1} for an empty one.
+struct PositionRange {
+  std::int64_t first = 0;
+  std::int64_t last = -1;
+};
+
+/// At no cost where positions are contiguous.
+inline PositionRange range(const Positions& positions) {
+  if (positions.size() == 0) return {};
+  if (positions.is_contiguous()) return {positions[0], positions[positions.size() - 1]};
+  PositionRange range{positions[0], positions[0]};
+  for (Index t = 1; t < positions.size(); ++t) {
+    range.first = std::min(range.first, positions[t]);
+    range.last = std::max(range.last, positions[t]);
+  }
+  return range;
+}
+
 namespace detail {
 
 /// Angles are computed in double, which holds every integer up to 2^53: std::out_of_range for a position beyond it.
 template <class Value>
 void require_exact_positions(const BasicPositions<Value>& positions, const char* rule) {
   constexpr auto limit = static_cast<Value>(std::int64_t{1} << 53);
-  for (Index t = 0; t < positions.size(); ++t)
-    require_in_range(positions[t] >= -limit && positions[t] <= limit, rule, positions[t]);
+  for (Index a = 0; a < positions.num_axes(); ++a) {
+    const BasicPositions<Value> axis = positions.axis(a);
+    for (Index t = 0; t < axis.size(); ++t) require_in_range(axis[t] >= -limit && axis[t] <= limit, rule, axis[t]);
+  }
 }
 
 }  // namespace detail

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <cmath>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include <posenc/concepts.hpp>
 #include <posenc/detail/angle.hpp>
@@ -15,14 +18,43 @@ namespace posenc::inline v0 {
 ///   RopeFrequencies mine{.values = my_vector};      // radians per position, one entry a pair
 ///
 /// A frequency that comes from a formula is known to more digits than a double holds; `low_parts` carries the rest, so
-/// that angles stay exact at large positions. It is either empty, when `values` are meant exactly, or of the same size.
+/// that angles stay exact at large positions. It is empty, when `values` are meant exactly, or of the same size.
 struct RopeFrequencies {
-  Vector<double> values;     ///< rotary_dim / 2 entries, in radians per position
-  Vector<double> low_parts;  ///< what is to be added to `values`; empty means zero
-  double magnitude = 1;      ///< multiplies the rotated features (YaRN, LongRoPE); 1 keeps norms
+  Vector<double> values = {};     ///< one entry a pair, in radians per position; negative turns the other way
+  Vector<double> low_parts = {};  ///< what is to be added to `values`; empty means zero
+  double magnitude = 1;           ///< multiplies the rotated features (YaRN, LongRoPE); 1 keeps norms
+  std::vector<Index> axes = {};   ///< which axis of the positions turns a pair; empty means axis 0 for all
 
   Index size() const { return values.size(); }
+
+  /// Frequency i with all its digits.
+  detail::DoubleDouble exact(Index i) const { return {values[i], low_parts.size() == 0 ? 0 : low_parts[i]}; }
+
+  /// The axis of the positions that turns pair i.
+  Index axis(Index i) const { return axes.empty() ? 0 : axes[static_cast<std::size_t>(i)]; }
 };
+
+namespace detail {
+
+/// n frequencies from a function of their number.
+template <class Frequency>
+RopeFrequencies make_frequencies(Index n, Frequency frequency) {
+  RopeFrequencies frequencies{.values = Vector<double>(n), .low_parts = Vector<double>(n)};
+  for (Index i = 0; i < n; ++i) {
+    const DoubleDouble exact = frequency(i);
+    frequencies.values[i] = exact.high;
+    frequencies.low_parts[i] = exact.low;
+  }
+  return frequencies;
+}
+
+inline void require_base(Index rotary_dim, double base) {
+  require(rotary_dim > 0, "posenc::rope_frequencies: rotary_dim must be positive", rotary_dim);
+  require(rotary_dim % 2 == 0, "posenc::rope_frequencies: rotary_dim must be even", rotary_dim);
+  require(base > 0 && std::isfinite(base), "posenc::rope_frequencies: base must be positive and finite", base);
+}
+
+}  // namespace detail
 
 /// The frequencies of the paper: a geometric progression from 1 radian per position down to almost 1 / base.
 ///
@@ -34,16 +66,63 @@ struct RopeFrequencies {
 /// Accuracy: values + low_parts is within 1e-30 of w_i, relatively.
 /// Source:   Su et al. 2021, RoFormer, arXiv:2104.09864v5, section 3.2.2 (base 10000).
 inline RopeFrequencies rope_frequencies(Index rotary_dim, double base = 10000) {
-  detail::require(rotary_dim > 0, "posenc::rope_frequencies: rotary_dim must be positive", rotary_dim);
-  detail::require(rotary_dim % 2 == 0, "posenc::rope_frequencies: rotary_dim must be even", rotary_dim);
-  detail::require(base > 0 && std::isfinite(base), "posenc::rope_frequencies: base must be positive and finite", base);
-  RopeFrequencies frequencies{.values = Vector<double>(rotary_dim / 2), .low_parts = Vector<double>(rotary_dim / 2)};
-  for (Index i = 0; i < rotary_dim / 2; ++i) {
-    const auto frequency =
-        detail::geometric_frequency(base, static_cast<double>(2 * i), static_cast<double>(rotary_dim));
-    frequencies.values[i] = frequency.high;
-    frequencies.low_parts[i] = frequency.low;
-  }
+  detail::require_base(rotary_dim, base);
+  const detail::DoubleDouble log_base = detail::log(base);
+  return detail::make_frequencies(rotary_dim / 2, [&](Index i) {
+    return detail::geometric_frequency(log_base, static_cast<double>(2 * i), static_cast<double>(rotary_dim));
+  });
+}
+
+/// Frequencies divided one by one: w_i / factors(i). ggml's freq_factors, the short and long lists of LongRoPE.
+/// \throws std::invalid_argument unless there are as many factors as frequencies, all positive and finite.
+template <DenseExpression Factors>
+RopeFrequencies divided(const RopeFrequencies& frequencies, const Factors& factors) {
+  detail::require_size(factors.size(), frequencies.size(),
+                       "posenc::divided: the number of factors must be the number of frequencies");
+  for (Index i = 0; i < factors.size(); ++i)
+    detail::require(factors(i) > 0 && std::isfinite(static_cast<double>(factors(i))),
+                    "posenc::divided: factors must be positive and finite", static_cast<double>(factors(i)));
+  RopeFrequencies result = detail::make_frequencies(
+      frequencies.size(), [&](Index i) { return frequencies.exact(i) / static_cast<double>(factors(i)); });
+  result.magnitude = frequencies.magnitude;
+  result.axes = frequencies.axes;
+  return result;
+}
+
+/// Position interpolation ("linear"): all frequencies divided by one factor, as if positions were that much closer.
+/// \throws std::invalid_argument unless the factor is positive and finite.
+/// Source: Chen et al. 2023, arXiv:2306.15595v2, equation (4).
+inline RopeFrequencies divided(const RopeFrequencies& frequencies, double factor) {
+  return divided(frequencies, Vector<double>::Constant(frequencies.size(), factor));
+}
+
+/// The same rotation the other way round: frequencies with their signs changed. (NanoChat turns this way.)
+inline RopeFrequencies reversed(RopeFrequencies frequencies) {
+  frequencies.values = -frequencies.values;
+  frequencies.low_parts = -frequencies.low_parts;
+  return frequencies;
+}
+
+/// Proportional partial rotation, as Gemma 4 has it: of all pairs of a whole head the first few turn, at the
+/// frequencies that they have in the whole head, and the others stand still.
+///
+///   w_i = base^(-2 i / head_dim) / factor   for i < rotary_dim / 2,   0 for the other pairs of the head
+///
+///   head_dim 8, rotary_dim 4, half_split   [ab..ab..]      (a prefix of 4 features would be [abab....])
+///
+/// Take it with RopeOptions::rotary_dim 0, the whole head.
+/// \throws std::invalid_argument if a dimension is odd or not positive, rotary_dim above head_dim, or base or factor
+/// not
+///         a positive finite number.
+inline RopeFrequencies proportional_rope_frequencies(Index head_dim, Index rotary_dim, double base = 10000,
+                                                     double factor = 1) {
+  detail::require_base(rotary_dim, base);
+  detail::require(rotary_dim <= head_dim, "posenc::proportional_rope_frequencies: rotary_dim must be at most head_dim",
+                  rotary_dim);
+  RopeFrequencies frequencies = divided(rope_frequencies(head_dim, base), factor);
+  const Index still = head_dim / 2 - rotary_dim / 2;
+  frequencies.values.tail(still).setZero();
+  frequencies.low_parts.tail(still).setZero();
   return frequencies;
 }
 

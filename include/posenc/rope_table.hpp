@@ -36,36 +36,38 @@ class RopeTable {
   static constexpr bool preserves_norm = true;
 
   /// Positions first, ..., first + num_positions - 1 of a Rope.
-  RopeTable(const Rope& rope, Index num_positions, std::int64_t first = 0)
-      : head_(rope.head_layout()), first_(first), magnitude_(rope.frequencies().magnitude) {
+  RopeTable(const Rope& rope, Index num_positions, std::int64_t first = 0) : rope_(rope), first_(first) {
     detail::require(num_positions >= 0, "posenc::RopeTable: num_positions must not be negative", num_positions);
     detail::require_exact_positions(posenc::positions(num_positions, first),
                                     "posenc::RopeTable: |position| must be at most 2^53");
-    cos_.resize(head_.num_pairs, num_positions);
-    sin_.resize(head_.num_pairs, num_positions);
+    cos_.resize(rope.frequencies().size(), num_positions);
+    sin_.resize(rope.frequencies().size(), num_positions);
     for (Index t = 0; t < num_positions; ++t)
-      for (Index pair = 0; pair < head_.num_pairs; ++pair) {
-        const auto exact = rope.cos_sin(static_cast<double>(first + t), pair);
+      for (Index pair = 0; pair < cos_.rows(); ++pair) {
+        const auto exact = rope.template cos_sin<Scalar>(static_cast<double>(first + t), pair);
         cos_(pair, t) = static_cast<Scalar>(exact.cos);
         sin_(pair, t) = static_cast<Scalar>(exact.sin);
       }
   }
 
   /// Cosines and sines of another implementation, rotary_dim / 2 x num_positions, column t for position first + t.
-  /// For a port that must reproduce its origin bit for bit. Of the options, base is not used; `magnitude` is what the
-  /// given cosines and sines were multiplied by.
-  RopeTable(Matrix<Scalar> cos, Matrix<Scalar> sin, const RopeOptions& options, std::int64_t first = 0,
-            double magnitude = 1)
-      : head_(Rope({.values = Vector<double>::Zero(cos.rows()), .magnitude = magnitude}, options).head_layout()),
-        first_(first),
-        magnitude_(magnitude),
-        cos_(std::move(cos)),
-        sin_(std::move(sin)) {
+  /// For a port that must reproduce its origin bit for bit. Of the Rope only the layout of its heads, its axes and its
+  /// magnitude, by which the given numbers have been multiplied, are used.
+  /// \throws std::invalid_argument if the tables do not fit each other or the Rope.
+  RopeTable(const Rope& rope, Matrix<Scalar> cos, Matrix<Scalar> sin, std::int64_t first = 0)
+      : rope_(rope), first_(first), cos_(std::move(cos)), sin_(std::move(sin)) {
+    detail::require_size(cos_.rows(), rope.frequencies().size(),
+                         "posenc::RopeTable: rows of cos must be the number of pairs");
     detail::require_size(sin_.rows(), cos_.rows(), "posenc::RopeTable: rows of sin must be those of cos");
     detail::require_size(sin_.cols(), cos_.cols(), "posenc::RopeTable: columns of sin must be those of cos");
   }
 
-  Index head_dim() const { return head_.head_dim; }
+  /// The same without a Rope at hand.
+  RopeTable(const Matrix<Scalar>& cos, const Matrix<Scalar>& sin, const RopeOptions& options, std::int64_t first = 0)
+      : RopeTable(Rope({.values = Vector<double>::Zero(cos.rows())}, options), cos, sin, first) {}
+
+  const Rope& rope() const { return rope_; }
+  Index head_dim() const { return rope_.head_dim(); }
   Index num_positions() const { return cos_.cols(); }
   std::int64_t first_position() const { return first_; }
   const Matrix<Scalar>& cos() const { return cos_; }
@@ -74,23 +76,23 @@ class RopeTable {
   /// Rotates x in place: (H * head_dim) x T, or H * head_dim / 2 complex numbers a column.
   template <MutableDense X>
   void operator()(X&& x, const Positions& positions) const {
-    rotate(x, positions, detail::Direction::forward);
+    rotate(x, positions, 0, detail::Direction::forward);
   }
 
   /// Undoes the rotation.
   template <MutableDense X>
   void apply_inverse(X&& x, const Positions& positions) const {
-    rotate(x, positions, detail::Direction::inverse);
+    rotate(x, positions, 0, detail::Direction::inverse);
   }
 
   /// The hooks of QueryKeyEncoding.
   template <MutableDense X>
-  void apply_query(X&& queries, const Positions& positions, Index /*head*/ = 0) const {
-    rotate(queries, positions, detail::Direction::forward);
+  void apply_query(X&& queries, const Positions& positions, Index head = 0) const {
+    rotate(queries, positions, head, detail::Direction::forward);
   }
   template <MutableDense X>
-  void apply_key(X&& keys, const Positions& positions, Index /*head*/ = 0) const {
-    rotate(keys, positions, detail::Direction::forward);
+  void apply_key(X&& keys, const Positions& positions, Index head = 0) const {
+    rotate(keys, positions, head, detail::Direction::forward);
   }
 
  private:
@@ -99,13 +101,16 @@ class RopeTable {
     const Positions& positions;
     Scalar scale;
 
-    Index column(Index t) const { return static_cast<Index>(positions[t] - table.first_); }
+    Index column(Index t, Index pair) const {
+      return static_cast<Index>(positions.axis(table.rope_.frequencies().axis(pair))[t] - table.first_);
+    }
     void look_up(Index t, Index pair, Scalar& cos, Scalar& sin) const {
-      cos = table.cos_(pair, column(t)) * scale;
-      sin = table.sin_(pair, column(t)) * scale;
+      cos = table.cos_(pair, column(t, pair)) * scale;
+      sin = table.sin_(pair, column(t, pair)) * scale;
     }
     detail::Angles<Scalar> of_token(Index t, Index pair, Index n, detail::AngleBuffer<Scalar>& buffer) const {
-      if (scale == 1) return {&table.cos_(pair, column(t)), &table.sin_(pair, column(t))};
+      if (scale == 1 && positions.num_axes() == 1)  // one column of the table, as it lies
+        return {&table.cos_(pair, column(t, pair)), &table.sin_(pair, column(t, pair))};
       for (Index i = 0; i < n; ++i) look_up(t, pair + i, buffer.cos[i], buffer.sin[i]);
       return {buffer.cos.data(), buffer.sin.data()};
     }
@@ -115,21 +120,32 @@ class RopeTable {
     }
   };
 
-  template <class X>
-  void rotate(X& x, const Positions& positions, detail::Direction direction) const {
-    static_assert(std::is_same_v<detail::compute_t<typename X::Scalar>, Scalar>,
-                  "posenc::RopeTable: a double matrix needs a RopeTable<double>, every other one a RopeTable<float>");
-    detail::require_heads(x, head_.head_dim, positions.size(), "posenc::RopeTable");
-    for (Index t = 0; t < positions.size(); ++t)
-      detail::require_in_range(positions[t] >= first_ && positions[t] - first_ < num_positions(),
-                               "posenc::RopeTable: a position must be in the table", positions[t]);
-    const double scale = direction == detail::Direction::forward ? 1 : 1 / (magnitude_ * magnitude_);
-    detail::rotate(x, head_, direction, TableAngles{*this, positions, static_cast<Scalar>(scale)});
+  /// In unsigned numbers, whose difference is defined for every position; one before the table is then far behind it.
+  bool contains(std::int64_t position) const {
+    return static_cast<std::uint64_t>(position) - static_cast<std::uint64_t>(first_) <
+           static_cast<std::uint64_t>(num_positions());
   }
 
-  detail::HeadLayout head_;
+  template <class X>
+  void rotate(X& x, const Positions& positions, Index head, detail::Direction direction) const {
+    static_assert(std::is_same_v<detail::compute_t<typename X::Scalar>, Scalar>,
+                  "posenc::RopeTable: a double matrix needs a RopeTable<double>, every other one a RopeTable<float>");
+    const Index num_heads = detail::require_heads(x, head_dim(), positions, "posenc::RopeTable");
+    detail::require_axes(rope_.frequencies(), positions,
+                         "posenc::RopeTable: an axis of the frequencies must be an axis of the positions");
+    for (Index a = 0; a < positions.num_axes(); ++a) {
+      const Positions axis = positions.axis(a);
+      for (Index t = 0; t < axis.size(); ++t)
+        detail::require_in_range(contains(axis[t]), "posenc::RopeTable: a position must be in the table", axis[t]);
+    }
+    const double m = rope_.frequencies().magnitude;
+    const double scale = direction == detail::Direction::forward ? 1 : 1 / (m * m);
+    rope_.rotate_pairs(x, rope_.num_rotating(num_heads, head), direction,
+                       TableAngles{*this, positions, static_cast<Scalar>(scale)});
+  }
+
+  Rope rope_;
   std::int64_t first_;
-  double magnitude_;
   Matrix<Scalar> cos_, sin_;
 };
 

@@ -15,6 +15,7 @@
 // be optimised away, and the error of plain double angles (2e-16 times the position) comes back.
 
 #include <cmath>
+#include <type_traits>
 
 namespace posenc::inline v0::detail {
 
@@ -80,10 +81,13 @@ inline DoubleDouble log(double x) {
   return y + error + error * error * DoubleDouble{-0.5};
 }
 
-/// base^(-numerator/denominator), to about 100 bits.
-inline DoubleDouble geometric_frequency(double base, double numerator, double denominator) {
+/// base^(-numerator/denominator), to about 100 bits; the base is given by its logarithm.
+inline DoubleDouble geometric_frequency(DoubleDouble log_base, double numerator, double denominator) {
   if (numerator == 0) return {1};
-  return exp(DoubleDouble{-numerator} * log(base) / denominator);
+  return exp(DoubleDouble{-numerator} * log_base / denominator);
+}
+inline DoubleDouble geometric_frequency(double base, double numerator, double denominator) {
+  return geometric_frequency(log(base), numerator, denominator);
 }
 
 struct CosSin {
@@ -91,13 +95,30 @@ struct CosSin {
   double sin;
 };
 
-/// Cosine and sine of position * frequency, for |position| <= 2^53.
-inline CosSin cos_sin(double position, DoubleDouble frequency) {
-  const DoubleDouble product = two_product(position, frequency.high);
-  const double a = product.high;
-  const double b = product.low + position * frequency.low;
-  const double cos_a = std::cos(a), sin_a = std::sin(a);
-  return {std::fma(-b, sin_a + 0.5 * b * cos_a, cos_a), std::fma(b, cos_a - 0.5 * b * sin_a, sin_a)};
+/// Cosine and sine of an angle in radians. The sum of high and low is formed in Wide: double is within 1 ulp of float,
+/// long double, where it is wider than double, within 1 ulp of double.
+template <class Wide = double>
+CosSin cos_sin(DoubleDouble angle) {
+  const Wide a = angle.high, b = angle.low;
+  const Wide cos_a = std::cos(a), sin_a = std::sin(a);
+  return {static_cast<double>(cos_a - b * (sin_a + b * cos_a / 2)),
+          static_cast<double>(sin_a + b * (cos_a - b * sin_a / 2))};
 }
+
+/// position * frequency, for |position| <= 2^53.
+inline DoubleDouble angle(double position, DoubleDouble frequency) {
+  const DoubleDouble product = two_product(position, frequency.high);
+  return fast_two_sum(product.high, product.low + position * frequency.low);
+}
+
+/// Cosine and sine of position * frequency.
+template <class Wide = double>
+CosSin cos_sin(double position, DoubleDouble frequency) {
+  return cos_sin<Wide>(angle(position, frequency));
+}
+
+/// What angles are summed in so that a Real comes out within 1 ulp.
+template <class Real>
+using wide_t = std::conditional_t<std::is_same_v<Real, double>, long double, double>;
 
 }  // namespace posenc::inline v0::detail

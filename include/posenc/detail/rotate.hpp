@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <posenc/concepts.hpp>
+#include <posenc/detail/angle.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/scalar.hpp>
 
@@ -18,12 +19,16 @@ namespace posenc::inline v0::detail {
 
 enum class Direction { forward, inverse };
 
-/// Where the pairs of a head are: pair i is the features (i * pair_step, i * pair_step + partner).
+/// Where the pairs of a head are: pair i is features feature(i) and feature(i) + partner.
 struct HeadLayout {
   Index head_dim;
+  Index first;
   Index num_pairs;
   Index pair_step;
   Index partner;
+
+  Index feature(Index pair) const { return first + pair * pair_step; }
+  bool operator==(const HeadLayout&) const = default;
 };
 
 /// (a, b) -> (a cos - b sin, b cos + a sin) for n pairs, `step` apart.
@@ -76,13 +81,41 @@ struct Angles {
   const Real* sin;
 };
 
-/// Rotates every pair of every head of every column of x.
+/// A source of angles, as `rotate` asks for them, from a function of a token and a pair that returns a cosine and a
+/// sine.
+template <class Function>
+struct ComputedAngles {
+  Function function;
+
+  template <class Real>
+  Angles<Real> of_token(Index t, Index pair, Index n, AngleBuffer<Real>& buffer) const {
+    for (Index i = 0; i < n; ++i) put(function(t, pair + i), i, buffer);
+    return {buffer.cos.data(), buffer.sin.data()};
+  }
+  template <class Real>
+  Angles<Real> of_pair(Index pair, Index t, Index n, AngleBuffer<Real>& buffer) const {
+    for (Index i = 0; i < n; ++i) put(function(t + i, pair), i, buffer);
+    return {buffer.cos.data(), buffer.sin.data()};
+  }
+
+ private:
+  template <class Real>
+  static void put(const CosSin& exact, Index i, AngleBuffer<Real>& buffer) {
+    buffer.cos[static_cast<std::size_t>(i)] = static_cast<Real>(exact.cos);
+    buffer.sin[static_cast<std::size_t>(i)] = static_cast<Real>(exact.sin);
+  }
+};
+
+template <class Function>
+ComputedAngles(Function) -> ComputedAngles<Function>;
+
+/// Rotates every pair of the first num_heads heads of every column of x.
 ///
 /// `source.of_token(t, pair, n, buffer)` gives the n angles of column t from `pair` on, `source.of_pair(pair, t, n,
 /// buffer)` those of one pair from column t on. Either may fill the buffer or return memory of its own, and is asked
 /// once for all heads.
 template <class X, class Source>
-void rotate(X& x, const HeadLayout& head, Direction direction, const Source& source) {
+void rotate(X& x, const HeadLayout& head, Index num_heads, Direction direction, const Source& source) {
   using Scalar = typename X::Scalar;
   using Real = compute_t<Scalar>;
   using Feature = typename Eigen::NumTraits<Scalar>::Real;
@@ -94,9 +127,8 @@ void rotate(X& x, const HeadLayout& head, Direction direction, const Source& sou
   const Index pair_step = is_complex<Scalar> ? row_step : head.pair_step * row_step;
   const Index partner = is_complex<Scalar> ? 1 : head.partner * row_step;
   const Index head_step = head.head_dim / parts * row_step;
-  const Index num_heads = x.rows() * parts / head.head_dim;
 
-  Feature* const data = reinterpret_cast<Feature*>(x.data());
+  Feature* const data = reinterpret_cast<Feature*>(x.data()) + head.first / parts * row_step;
   const auto rotate_in_all_heads = [&](Index pair, Index t, Index step, const Angles<Real>& angles, Index n) {
     for (Index h = 0; h < num_heads; ++h) {
       Feature* a = data + h * head_step + t * token_step + pair * pair_step;
@@ -122,14 +154,21 @@ void rotate(X& x, const HeadLayout& head, Direction direction, const Source& sou
   }
 }
 
-/// Rows of x must be whole heads, and its columns the positions.
-template <class X>
-void require_heads(const X& x, Index head_dim, Index num_positions, const char* who) {
-  const Index features = x.rows() * (is_complex<typename X::Scalar> ? 2 : 1);
-  if (features == 0 || features % head_dim != 0) [[unlikely]]
-    fail_size((std::string(who) + ": features of a column must be a multiple of head_dim").c_str(), head_dim, features);
-  if (x.cols() != num_positions) [[unlikely]]
-    fail_size((std::string(who) + ": columns must be the number of positions").c_str(), num_positions, x.cols());
+/// The features of a column must be whole heads. Returns how many.
+inline Index require_heads(Index num_features, Index head_dim, const char* who) {
+  if (num_features == 0 || num_features % head_dim != 0) [[unlikely]]
+    fail_size((std::string(who) + ": features of a column must be a multiple of head_dim").c_str(), head_dim,
+              num_features);
+  return num_features / head_dim;
+}
+
+/// The same for a matrix of tokens, whose columns must be the positions.
+template <class X, class Positions>
+Index require_heads(const X& x, Index head_dim, const Positions& positions, const char* who) {
+  const Index num_heads = require_heads(x.rows() * (is_complex<typename X::Scalar> ? 2 : 1), head_dim, who);
+  if (x.cols() != positions.size()) [[unlikely]]
+    fail_size((std::string(who) + ": columns must be the number of positions").c_str(), positions.size(), x.cols());
+  return num_heads;
 }
 
 }  // namespace posenc::inline v0::detail

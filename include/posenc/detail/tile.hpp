@@ -48,4 +48,14 @@ inline double offset(std::int64_t key_position, std::int64_t query_position) {
   return static_cast<double>(key_position) - static_cast<double>(query_position);
 }
 
+/// The smallest and the largest key - query of a tile. Nothing, {0, 0}, for an empty one.
+struct OffsetRange {
+  double first, last;
+};
+inline OffsetRange offsets(const Positions& key_positions, const Positions& query_positions) {
+  if (key_positions.size() == 0 || query_positions.size() == 0) return {0, 0};
+  const PositionRange keys = range(key_positions), queries = range(query_positions);
+  return {offset(keys.first, queries.last), offset(keys.last, queries.first)};
+}
+
 }  // namespace posenc::inline v0::detail

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include <posenc/concepts.hpp>
+#include <posenc/detail/angle.hpp>
+#include <posenc/detail/check.hpp>
+#include <posenc/detail/rotate.hpp>
+#include <posenc/rope.hpp>
+
+namespace posenc::inline v0 {
+
+/// Moves rotated keys of a cache to other positions, other frequencies or both: one rotation by the exact difference.
+///
+///   k at p with frequencies w   ->   k at p' with frequencies w':      turned by p' w' - p w, times m' / m
+///
+///   after an eviction     move_keys(keys, rope, old_positions, new_positions);
+///   past a trained length move_keys(keys, short_rope, positions, long_rope, positions);     LongRoPE, dynamic NTK
+///
+/// A magnitude (YaRN, LongRoPE) is in the keys once and stays so: only the quotient of the two is applied. Positions
+/// may have axes, as those of the Ropes.
+///
+/// \param keys (num_kv_heads * head_dim) x T, rotated by `from` at `old_positions`; written in place.
+/// \throws std::invalid_argument if the shapes do not fit, or the two Ropes rotate different features;
+///         std::out_of_range for a position beyond 2^53; nothing is written then.
+/// Accuracy: the angle is exact, its cosine and sine are within 1 ulp. In float storage one move leaves an error of at
+///           most 1.5 ulp of the length of a pair; n moves in place add up, to about 0.5 sqrt(n) ulp (100 moves: below
+///           8). MovableKeys does not accumulate.
+/// Cost:     one cosine and sine a pair and token, 6 flops a pair and head. Allocates nothing.
+template <MutableDense Keys>
+void move_keys(Keys&& keys, const Rope& from, const Positions& old_positions, const Rope& to,
+               const Positions& new_positions) {
+  const Index num_heads = detail::require_heads(keys, from.head_dim(), old_positions, "posenc::move_keys");
+  detail::require_size(new_positions.size(), old_positions.size(),
+                       "posenc::move_keys: new positions must be as many as the old ones");
+  const detail::HeadLayout head = detail::stored_layout(from);
+  detail::require(head == detail::stored_layout(to), "posenc::move_keys: both Ropes must rotate the same features",
+                  to.rotary_dim());
+  detail::require(from.options().num_rotary_heads == to.options().num_rotary_heads,
+                  "posenc::move_keys: both Ropes must rotate the same heads", to.options().num_rotary_heads);
+  for (const auto* move : {&old_positions, &new_positions})
+    detail::require_exact_positions(*move, "posenc::move_keys: |position| must be at most 2^53");
+  detail::require_axes(from.frequencies(), old_positions, "posenc::move_keys: an axis must be among the old positions");
+  detail::require_axes(to.frequencies(), new_positions, "posenc::move_keys: an axis must be among the new positions");
+
+  using Real = detail::compute_t<typename std::remove_cvref_t<Keys>::Scalar>;
+  const auto angle_at = [](const RopeFrequencies& frequencies, const Positions& positions, Index t, Index pair) {
+    return detail::angle(static_cast<double>(positions.axis(frequencies.axis(pair))[t]), frequencies.exact(pair));
+  };
+  const double scale = to.frequencies().magnitude / from.frequencies().magnitude;
+  detail::rotate(keys, head, from.num_rotating(num_heads, 0), detail::Direction::forward,
+                 detail::ComputedAngles{[&](Index t, Index pair) {
+                   const detail::DoubleDouble turn =
+                       angle_at(to.frequencies(), new_positions, t, pair) +
+                       detail::DoubleDouble{-1} * angle_at(from.frequencies(), old_positions, t, pair);
+                   const auto [cos, sin] = detail::cos_sin<detail::wide_t<Real>>(turn);
+                   return detail::CosSin{cos * scale, sin * scale};
+                 }});
+}
+
+/// The same with one Rope: only the positions change.
+template <MutableDense Keys>
+void move_keys(Keys&& keys, const Rope& rope, const Positions& old_positions, const Positions& new_positions) {
+  move_keys(keys, rope, old_positions, rope, new_positions);
+}
+
+/// Keys that remember where they were rotated first, and are always moved from there: moving them n times gives the
+/// same bits as moving them once to where they end.
+///
+///   MovableKeys<float> cached(keys, rope, positions);      // rotated once
+///   cached.move_to(shifted);                               // as often as you like
+///   attend(q, cached.keys(), v, ...)
+///
+/// Memory: twice the keys.
+template <class Scalar_>
+class MovableKeys {
+ public:
+  using Scalar = Scalar_;
+
+  /// \param keys (num_kv_heads * head_dim) x T, rotated by `rope` at `positions`.
+  /// \throws std::invalid_argument if the shapes do not fit.
+  MovableKeys(Matrix<Scalar> keys, Rope rope, const Positions& positions)
+      : rope_(std::move(rope)), origin_(std::move(keys)), keys_(origin_) {
+    detail::require_heads(origin_, rope_.head_dim(), positions, "posenc::MovableKeys");
+    for (Index axis = 0; axis < positions.num_axes(); ++axis)
+      for (Index t = 0; t < positions.size(); ++t) positions_.push_back(positions.axis(axis)[t]);
+    num_axes_ = positions.num_axes();
+  }
+
+  /// The keys where they are now.
+  const Matrix<Scalar>& keys() const { return keys_; }
+
+  /// Moves the keys from their origin to new positions. \throws as move_keys; the keys are then unchanged.
+  void move_to(const Positions& positions) { move_to(rope_, positions); }
+
+  /// The same, to the frequencies of another Rope.
+  void move_to(const Rope& rope, const Positions& positions) {
+    Matrix<Scalar> moved = origin_;
+    move_keys(moved, rope_, Positions::axes(positions_, num_axes_), rope, positions);
+    keys_ = std::move(moved);
+  }
+
+ private:
+  Rope rope_;
+  Matrix<Scalar> origin_, keys_;
+  std::vector<std::int64_t> positions_;
+  Index num_axes_ = 1;
+};
+
+}  // namespace posenc::inline v0
