@@ -35,7 +35,9 @@ void softmax_columns(Matrix<Scalar>& scores, Scalar sink = -std::numeric_limits<
       continue;
     }
     const Scalar reference = largest < sink ? sink : largest;
-    column = (column - reference).exp();
+    // Eigen's exp of minus infinity is a tiny number. A key that is hidden has no weight at all.
+    const auto least_exponent = static_cast<Scalar>(std::log(std::numeric_limits<Scalar>::min()));
+    column = (column - reference < least_exponent).select(Scalar(0), (column - reference).exp());
     column /= column.sum() + std::exp(sink - reference);
   }
 }

@@ -36,4 +36,8 @@
 #include <posenc/clipped_relative.hpp>
 // what they plug into
 #include <posenc/attention.hpp>
+#include <posenc/attention_state.hpp>
+#include <posenc/attention_workspace.hpp>
 #include <posenc/multi_head_attention.hpp>
+#include <posenc/streaming_attention.hpp>
+#include <posenc/streaming_heads.hpp>

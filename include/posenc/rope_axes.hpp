@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 #include <span>
 #include <vector>
 
@@ -154,7 +153,13 @@ inline RopeFrequencies pixel_rope_frequencies(Index rotary_dim, double max_frequ
                   "posenc::pixel_rope_frequencies: rotary_dim must be positive and even", rotary_dim);
   detail::require(std::isfinite(max_frequency), "posenc::pixel_rope_frequencies: max_frequency must be finite",
                   max_frequency);
-  return {.values = std::numbers::pi * Vector<double>::LinSpaced(rotary_dim / 2, 1, max_frequency / 2)};
+  const Index pairs = rotary_dim / 2;
+  const detail::DoubleDouble rise = detail::DoubleDouble{max_frequency / 2} - detail::DoubleDouble{1};
+  return detail::make_frequencies(pairs, [&](Index i) {
+    if (i == 0) return detail::pi;
+    const detail::DoubleDouble share = rise * detail::DoubleDouble{static_cast<double>(i)};
+    return detail::pi * (detail::DoubleDouble{1} + share / static_cast<double>(pairs - 1));
+  });
 }
 
 }  // namespace posenc::inline v0

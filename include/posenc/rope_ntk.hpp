@@ -11,6 +11,22 @@
 
 namespace posenc::inline v0 {
 
+namespace detail {
+
+/// base^(-2 i / r) with the base times factor^(r / (r - 2)).
+inline RopeFrequencies ntk_rope_frequencies(Index rotary_dim, double base, DoubleDouble factor) {
+  require_base(rotary_dim, base);
+  require(rotary_dim > 2, "posenc::ntk_rope_frequencies: rotary_dim must be above 2", rotary_dim);
+  require(factor.high > 0 && std::isfinite(factor.high),
+          "posenc::ntk_rope_frequencies: factor must be positive and finite", factor.high);
+  const auto r = static_cast<double>(rotary_dim);
+  const DoubleDouble log_base = log(base) + log(factor) * DoubleDouble{r} / (r - 2);
+  return make_frequencies(rotary_dim / 2,
+                          [&](Index i) { return geometric_frequency(log_base, static_cast<double>(2 * i), r); });
+}
+
+}  // namespace detail
+
 /// NTK-aware scaling: a larger base, chosen so that the slowest frequency is divided by exactly `factor` and the
 /// fastest stays as it is.
 ///
@@ -22,17 +38,10 @@ namespace posenc::inline v0 {
 ///
 /// \throws std::invalid_argument if rotary_dim is odd or below 4 (the exponent divides by r - 2), or base or factor is
 ///         not a positive finite number.
-/// Accuracy: values + low_parts is within 1e-30, relatively.
+/// Accuracy: values + low_parts is within 1e-30, relatively; so are those of the other schedules here.
 /// Source:   "bloc97", NTK-Aware Scaled RoPE, 2023; Peng et al. 2023, YaRN, arXiv:2309.00071v2, section 3.1.
 inline RopeFrequencies ntk_rope_frequencies(Index rotary_dim, double base, double factor) {
-  detail::require_base(rotary_dim, base);
-  detail::require(rotary_dim > 2, "posenc::ntk_rope_frequencies: rotary_dim must be above 2", rotary_dim);
-  detail::require(factor > 0 && std::isfinite(factor),
-                  "posenc::ntk_rope_frequencies: factor must be positive and finite", factor);
-  const auto r = static_cast<double>(rotary_dim);
-  const detail::DoubleDouble log_base = detail::log(base) + detail::log(factor) * detail::DoubleDouble{r} / (r - 2);
-  return detail::make_frequencies(
-      rotary_dim / 2, [&](Index i) { return detail::geometric_frequency(log_base, static_cast<double>(2 * i), r); });
+  return detail::ntk_rope_frequencies(rotary_dim, base, detail::DoubleDouble{factor});
 }
 
 /// NTK scaling with a fixed share of interpolation: every pair is slowed by factor^(2/r), the slowest by factor in all.
@@ -72,8 +81,10 @@ inline RopeFrequencies ntk_mixed_rope_frequencies(Index rotary_dim, double base,
   const RopeFrequencies plain = rope_frequencies(rotary_dim, base);
   const detail::DoubleDouble log_factor = detail::log(factor);
   return detail::make_frequencies(pairs, [&](Index i) {
-    const double share = std::pow(static_cast<double>(i + 1) / static_cast<double>(pairs), exponent);
-    return plain.exact(i) * detail::exp(detail::DoubleDouble{-share} * log_factor);
+    const detail::DoubleDouble log_pair =
+        detail::log(static_cast<double>(i + 1)) - detail::log(static_cast<double>(pairs));
+    const detail::DoubleDouble share = detail::exp(detail::DoubleDouble{exponent} * log_pair);
+    return plain.exact(i) / detail::exp(share * log_factor);
   });
 }
 
@@ -105,7 +116,9 @@ inline RopeFrequencies dynamic_ntk_rope_frequencies(Index rotary_dim, double bas
   detail::require(num_tokens >= 0, "posenc::dynamic_ntk_rope_frequencies: num_tokens must not be negative", num_tokens);
   const auto longest = static_cast<double>(std::max(num_tokens, options.max_position_embeddings));
   const auto trained = static_cast<double>(options.max_position_embeddings);
-  return ntk_rope_frequencies(rotary_dim, base, options.factor * longest / trained - (options.factor - 1));
+  using detail::DoubleDouble;
+  const DoubleDouble factor = DoubleDouble{options.factor} * DoubleDouble{longest} / trained;
+  return detail::ntk_rope_frequencies(rotary_dim, base, factor - (DoubleDouble{options.factor} - DoubleDouble{1}));
 }
 
 }  // namespace posenc::inline v0

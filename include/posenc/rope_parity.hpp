@@ -110,16 +110,13 @@ inline RopeTable<float> ggml_rope_table(const Rope& rope, const GgmlRopeOptions&
   for (Index t = 0; t < num_positions; ++t) {
     const auto position = static_cast<float>(first + t);
     float theta = position;
-    Index in_axis = 0;  // the number of the pair, counted from where the progression began
-    for (Index i = 0; i < pairs; ++i, ++in_axis) {
-      if (options.restart_axes && i > 0 && rope.frequencies().axis(i) != rope.frequencies().axis(i - 1)) {
+    for (Index i = 0; i < pairs; ++i) {
+      if (options.restart_axes && i > 0 && rope.frequencies().axis(i) != rope.frequencies().axis(i - 1))
         theta = position;
-        in_axis = 0;
-      }
       const float extrapolated = theta / (options.freq_factors.size() == 0 ? 1.0f : options.freq_factors[i]);
       float angle = options.freq_scale * extrapolated;
       if (options.ext_factor != 0) {
-        const float ramp = (static_cast<float>(in_axis) - low) / std::max(0.001f, high - low);
+        const float ramp = (static_cast<float>(i) - low) / std::max(0.001f, high - low);  // i is not restarted
         const float kept = (1 - std::min(1.0f, std::max(0.0f, ramp))) * options.ext_factor;
         angle = angle * (1 - kept) + extrapolated * kept;
       }

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <cmath>
-#include <numbers>
 #include <optional>
 
 #include <posenc/concepts.hpp>
@@ -50,8 +48,8 @@ inline double yarn_magnitude(double factor, double mscale = 1) {
 /// are given and not zero, else yarn_magnitude(factor).
 ///
 /// \throws std::invalid_argument if rotary_dim is odd or not positive, base is not above 1 and finite, or a field is
-/// out
-///         of its range.
+///         out of its range.
+/// Accuracy: values + low_parts is within 1e-30, relatively.
 /// Source: Peng et al. 2023, YaRN, arXiv:2309.00071v2, equations (20) to (23); the rounding and the clipping to r - 1
 ///         are those of its published code, Hugging Face and ggml.
 inline RopeFrequencies yarn_rope_frequencies(Index rotary_dim, double base, const YarnOptions& options) {
@@ -68,24 +66,31 @@ inline RopeFrequencies yarn_rope_frequencies(Index rotary_dim, double base, cons
   detail::require(options.extrapolation >= 0 && options.extrapolation <= 1,
                   "posenc::yarn_rope_frequencies: extrapolation must be between 0 and 1", options.extrapolation);
 
+  using detail::DoubleDouble;
   const RopeFrequencies plain = rope_frequencies(rotary_dim, base);
+  const auto r = static_cast<double>(rotary_dim),
+             length = static_cast<double>(options.original_max_position_embeddings);
+  const DoubleDouble log_base = detail::log(base);
   const auto pair_that_turns = [&](double times) {
-    const auto length = static_cast<double>(options.original_max_position_embeddings);
-    return static_cast<double>(rotary_dim) * std::log(length / (times * 2 * std::numbers::pi)) / (2 * std::log(base));
+    const DoubleDouble log_turns = detail::log(length) - detail::log(times) - detail::log(detail::pi + detail::pi);
+    return DoubleDouble{r} * log_turns / (log_base + log_base);
   };
-  double low = pair_that_turns(options.beta_fast), high = pair_that_turns(options.beta_slow);
+  DoubleDouble low = pair_that_turns(options.beta_fast), high = pair_that_turns(options.beta_slow);
   if (options.truncate) {
-    low = std::floor(low);
-    high = std::ceil(high);
+    low = {std::floor(low.high)};
+    high = {std::ceil(high.high)};
   }
-  low = std::max(low, 0.0);
-  high = std::min(high, static_cast<double>(rotary_dim - 1));
-  const double length = std::max(high - low, 0.001);
+  if (low.high < 0) low = {0};
+  if (high.high > r - 1) high = {r - 1};
+  DoubleDouble ramp_length = high - low;
+  if (ramp_length.high < 0.001) ramp_length = {0.001};
 
   RopeFrequencies frequencies = detail::make_frequencies(plain.size(), [&](Index i) {
-    const double ramp = std::clamp((static_cast<double>(i) - low) / length, 0.0, 1.0);
-    const double kept = (1 - ramp) * options.extrapolation;
-    return plain.exact(i) * (detail::DoubleDouble{kept} + detail::DoubleDouble{1 - kept} / options.factor);
+    DoubleDouble ramp = (DoubleDouble{static_cast<double>(i)} - low) / ramp_length;
+    if (ramp.high < 0) ramp = {0};
+    if (ramp.high > 1) ramp = {1};
+    const DoubleDouble kept = (DoubleDouble{1} - ramp) * DoubleDouble{options.extrapolation};
+    return plain.exact(i) * (kept + (DoubleDouble{1} - kept) / options.factor);
   });
   if (options.attention_factor)
     frequencies.magnitude = *options.attention_factor;

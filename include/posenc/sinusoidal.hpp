@@ -127,7 +127,7 @@ struct SinusoidalOptions {
 ///              with a wave of   6.3         63         630        6300       positions
 ///
 /// This is SinusoidalLayout::interleaved with the paper's exponent; SinusoidalOptions tells all conventions. Nothing is
-/// tabulated, so there is no largest position. A table, where one is wanted, is `sinusoidal.table(positions)`.
+/// tabulated, so any position to 2^53 will do. A table, where one is wanted, is `sinusoidal.table(positions)`.
 ///
 ///   Sinusoidal sinusoidal({.dim = 512});
 ///   sinusoidal(x, positions(x.cols()));

@@ -90,13 +90,15 @@ class XPos {
                     to.rope_.rotary_dim());
     require_near<X>(old_positions);
     to.require_near<X>(new_positions);
+    using Real = detail::compute_t<typename std::remove_cvref_t<X>::Scalar>;
+    const double magnitude = to.rope_.frequencies().magnitude / rope_.frequencies().magnitude;
     detail::rotate(keys, head, rope_.num_rotating(num_heads, 0), detail::Direction::forward,
                    detail::ComputedAngles{[&](Index t, Index pair) {
                      const detail::DoubleDouble turn =
                          to.angle(new_positions, t, pair) + detail::DoubleDouble{-1} * angle(old_positions, t, pair);
                      const double power = exponent(old_positions, t, pair) - to.exponent(new_positions, t, pair);
-                     const double scale = std::pow(decay(pair), power);
-                     const auto [cos, sin] = detail::cos_sin(turn);
+                     const double scale = magnitude * std::pow(decay(pair), power);
+                     const auto [cos, sin] = detail::cos_sin<detail::wide_t<Real>>(turn);
                      return detail::CosSin{cos * scale, sin * scale};
                    }});
   }

@@ -6,10 +6,10 @@
 // The angle of a pair is position * frequency. Rounded to a double, a frequency is off by 1e-16 of itself, and the
 // angle by 1e-16 of *it*self: at position 2^31 that is 2e-7, more than a float can resolve. So a frequency is carried
 // as an unevaluated sum of two doubles, the product is formed with its rounding error, and the error is applied to the
-// cosine and sine to second order:
+// cosine and sine:
 //
 //   position * (high + low) = a + b,  a = round(position * high),  |b| <= ulp(a)
-//   cos(a + b) = cos a - b sin a - b^2/2 cos a + O(b^3)
+//   cos(a + b) = cos a cos b - sin a sin b,  cos b = 1 - b^2/2, sin b = b where b is small
 //
 // std::cos and std::sin reduce a double argument exactly, so nothing else is lost. Under -ffast-math the low parts may
 // be optimised away, and the error of plain double angles (2e-16 times the position) comes back.
@@ -48,6 +48,8 @@ inline DoubleDouble operator+(DoubleDouble a, DoubleDouble b) {
   return fast_two_sum(sum.high, sum.low + low.low);
 }
 
+inline DoubleDouble operator-(DoubleDouble a, DoubleDouble b) { return a + DoubleDouble{-b.high, -b.low}; }
+
 inline DoubleDouble operator*(DoubleDouble a, DoubleDouble b) {
   const DoubleDouble product = two_product(a.high, b.high);
   return fast_two_sum(product.high, product.low + (a.high * b.low + a.low * b.high));
@@ -58,6 +60,16 @@ inline DoubleDouble operator/(DoubleDouble a, double b) {
   const DoubleDouble product = two_product(quotient, b);
   return fast_two_sum(quotient, ((a.high - product.high) - product.low + a.low) / b);
 }
+
+inline DoubleDouble operator/(DoubleDouble a, DoubleDouble b) {
+  const double first = a.high / b.high;
+  const DoubleDouble rest = a - DoubleDouble{first} * b;
+  const double second = rest.high / b.high;
+  const double third = (rest - DoubleDouble{second} * b).high / b.high;
+  return fast_two_sum(first, second) + DoubleDouble{third};
+}
+
+inline constexpr DoubleDouble pi{3.1415926535897931, 1.2246467991473532e-16};
 
 /// e^x: x = k ln 2 + r, then e^(r/512) - 1 by its series, squared nine times.
 inline DoubleDouble exp(DoubleDouble x) {
@@ -81,6 +93,8 @@ inline DoubleDouble log(double x) {
   return y + error + error * error * DoubleDouble{-0.5};
 }
 
+inline DoubleDouble log(DoubleDouble x) { return log(x.high) + DoubleDouble{x.low / x.high}; }
+
 /// base^(-numerator/denominator), to about 100 bits; the base is given by its logarithm.
 inline DoubleDouble geometric_frequency(DoubleDouble log_base, double numerator, double denominator) {
   if (numerator == 0) return {1};
@@ -101,8 +115,11 @@ template <class Wide = double>
 CosSin cos_sin(DoubleDouble angle) {
   const Wide a = angle.high, b = angle.low;
   const Wide cos_a = std::cos(a), sin_a = std::sin(a);
-  return {static_cast<double>(cos_a - b * (sin_a + b * cos_a / 2)),
-          static_cast<double>(sin_a + b * (cos_a - b * sin_a / 2))};
+  // 1 - cos b and sin b - b; beyond 2^35 radians b is so large that the series would show.
+  const bool small = std::abs(angle.low) < 0x1p-18;
+  const Wide versine_b = small ? b * b / 2 : 1 - std::cos(b), sin_b = small ? b : std::sin(b);
+  return {static_cast<double>(cos_a - (sin_a * sin_b + cos_a * versine_b)),
+          static_cast<double>(sin_a + (cos_a * sin_b - sin_a * versine_b))};
 }
 
 /// position * frequency, for |position| <= 2^53.

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <type_traits>
+
+#include <posenc/concepts.hpp>
+#include <posenc/detail/check.hpp>
+#include <posenc/detail/packet.hpp>
+
+namespace posenc::inline v0 {
+
+namespace detail {
+template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
+class AttentionStream;
+}
+
+/// The memory that streaming attention works in: made once for a size of heads, used for any number of calls and any
+/// length of sequence, by one thread at a time.
+///
+///   a block of queries    D  x block_queries   as columns, and as panels of transposed queries
+///   and their outputs     Dv x block_queries
+///   a stretch of keys     D  x stretch_keys    where keys must be rotated or converted
+///   and values            Dv x stretch_keys    where values must be converted
+///   a tile of scores      tile_keys x panel
+///
+/// Memory: at most 2 MiB for heads and values of up to 512 features.
+///
+/// \tparam Scalar_ float or double: the arithmetic of the attention; float for half and bfloat16 matrices.
+template <class Scalar_>
+class AttentionWorkspace {
+  static_assert(std::is_same_v<Scalar_, float> || std::is_same_v<Scalar_, double>,
+                "posenc::AttentionWorkspace: Scalar must be float or double");
+
+ public:
+  using Scalar = Scalar_;
+
+  /// \throws std::invalid_argument if a dimension is not positive.
+  AttentionWorkspace(Index head_dim, Index value_dim) : head_dim_(head_dim), value_dim_(value_dim) {
+    detail::require(head_dim > 0, "posenc::AttentionWorkspace: head_dim must be positive", head_dim);
+    detail::require(value_dim > 0, "posenc::AttentionWorkspace: value_dim must be positive", value_dim);
+    const Index column_bytes = (head_dim + value_dim) * static_cast<Index>(sizeof(Scalar));
+    const Index fitting = (Index{3} << 17) / column_bytes;  // of 384 KiB
+    const Index num_queries = std::clamp(fitting / panel * panel, panel, std::max<Index>(panel, 512));
+    const Index num_keys = std::clamp(fitting / tile_keys * tile_keys, tile_keys, Index{512});
+    query_columns_.resize(head_dim, num_queries);
+    rotated_columns_.resize(head_dim, num_queries);
+    query_panels_.resize(head_dim * num_queries);
+    output_panels_.resize(value_dim * num_queries);
+    keys_.resize(head_dim, num_keys);
+    rotated_keys_.resize(head_dim, num_keys);
+    values_.resize(value_dim, num_keys);
+    scores_.resize(tile_keys * panel);
+    score_columns_.resize(tile_keys, panel);
+    output_columns_.resize(value_dim, panel);
+    distances_.resize(num_queries + num_keys);
+    maxima_.resize(num_queries);
+    sums_.resize(num_queries);
+    correction_.resize(panel);
+    single_scores_.resize(num_keys);
+  }
+
+  Index head_dim() const { return head_dim_; }
+  Index value_dim() const { return value_dim_; }
+
+  /// How many queries are computed between two passes over the keys.
+  Index block_queries() const { return query_columns_.cols(); }
+
+  /// All memory that is held, in bytes.
+  Index num_bytes() const {
+    const Index scalars = query_columns_.size() + rotated_columns_.size() + query_panels_.size() +
+                          output_panels_.size() + keys_.size() + rotated_keys_.size() + values_.size() +
+                          scores_.size() + score_columns_.size() + output_columns_.size() + distances_.size() +
+                          maxima_.size() + sums_.size() + correction_.size() + single_scores_.size();
+    return scalars * static_cast<Index>(sizeof(Scalar));
+  }
+
+ private:
+  template <class, class, class, class, class...>
+  friend class detail::AttentionStream;
+
+  static constexpr Index panel = detail::Simd<Scalar>::tile_width;  ///< queries that are computed side by side
+  static constexpr Index tile_keys = 64;                            ///< keys between two corrections of the softmax
+
+  Index head_dim_, value_dim_;
+  Matrix<Scalar> query_columns_, rotated_columns_, keys_, rotated_keys_, values_, score_columns_, output_columns_;
+  Vector<Scalar> query_panels_, output_panels_, scores_, distances_, maxima_, sums_, correction_, single_scores_;
+};
+
+}  // namespace posenc::inline v0
