@@ -16,6 +16,7 @@ fi
 want_build
 want libcli11-dev CLI/CLI.hpp "options of the examples"
 if [ "$name" = tour ]; then want gnuplot-nox gnuplot "draws the pictures"; fi
+if [ "$name" = rope_info ]; then want nlohmann-json3-dev nlohmann/json.hpp "reads the configuration"; fi
 install_wanted
 build release "$root/build/examples" -DPOSENC_BUILD_TESTS=OFF -- "example_$name"
 

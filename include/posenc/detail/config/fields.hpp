@@ -35,6 +35,8 @@ inline std::string shown(const Json& value) {
     return Json(text.substr(0, most)).dump(-1, ' ', true, Json::error_handler_t::replace) +
            (text.size() > most ? "..." : "");
   }
+  if (value.is_number_float() && !std::isfinite(value.get<double>()))
+    return std::isnan(value.get<double>()) ? "nan" : "infinity";
   return value.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, most);
 }
 

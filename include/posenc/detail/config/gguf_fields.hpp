@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <set>
 #include <sstream>
@@ -20,17 +19,9 @@
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/config/limits.hpp>
+#include <posenc/gguf_values.hpp>
 
-namespace posenc::inline v0 {
-
-/// A value of GGUF metadata. Integers of all sizes are int64, both floats are double, and a list of numbers or bools is
-/// a list of doubles.
-using GgufValue = std::variant<bool, std::int64_t, double, std::string, std::vector<double>>;
-
-/// What a file holds under a key; nothing if it has no such key.
-using GgufLookup = std::function<std::optional<GgufValue>(const std::string& key)>;
-
-namespace detail::config {
+namespace posenc::inline v0::detail::config {
 
 inline std::string gguf_shown(const GgufValue& value) {
   std::ostringstream text;
@@ -130,5 +121,4 @@ class GgufFields {
   std::set<std::string> taken_;
 };
 
-}  // namespace detail::config
-}  // namespace posenc::inline v0
+}  // namespace posenc::inline v0::detail::config

@@ -68,6 +68,7 @@ class LayerPlan {
  private:
   void read_window() {
     if (model_.window != WindowRule::none) window = top_.integer("sliding_window", 1, max_length);
+    if (model_.name == "gemma2") window = top_.integer({"sliding_window", "sliding_window_size"}, 1, max_length);
     if (model_.window == WindowRule::from_layer) {
       const bool slides = top_.flag("use_sliding_window").value_or(false);
       first_windowed_ = top_.integer("max_window_layers", 0, max_layers);
@@ -77,10 +78,10 @@ class LayerPlan {
     if (model_.window == WindowRule::periodic && !window)
       top_.missing("sliding_window", "model_type " + std::string(model_.name));
     if (model_.name == "llama4_text") chunk = top_.integer("attention_chunk_size", 1, max_length);
-    if (model_.name == "smollm3") {  // a window in the layers that do not rotate, if at all
-      window = top_.integer("sliding_window", 1, max_length);
+    if (model_.name == "smollm3") {  // these fields are there, and of no effect unless the first is true
       if (top_.flag("use_sliding_window").value_or(false)) top_.refuse_field("use_sliding_window", "is not supported");
-      window.reset();
+      top_.integer("sliding_window", 1, max_length);
+      top_.integer("max_window_layers", 0, max_layers);
     }
   }
 

@@ -81,6 +81,7 @@ class OtherResolver {
   void bloom() {
     read_heads({"n_head", "num_attention_heads"}, {"hidden_size", "n_embed"}, {"n_layer", "num_hidden_layers"});
     result_.max_positions = top_.integer("seq_length", 1, max_length).value_or(0);  // as trained, not a limit
+    top_.number("offset_alibi");  // of old configurations: adds the same to all scores of a query
     add_alibi(8);
   }
 
@@ -104,6 +105,8 @@ class OtherResolver {
     if (attention) {
       if (attention->flag("rope").value_or(false)) attention->refuse_field("rope", "is not supported");
       if (const auto scale = attention->positive("softmax_scale", max_factor)) result_.softmax_scale = *scale;
+      if (const auto window = attention->number("sliding_window_size"); window && *window != -1)
+        attention->refuse_field("sliding_window_size", "is not supported");
       if (const auto heads = attention->integer("kv_n_heads", 1, max_heads)) result_.num_kv_heads = *heads;
     }
     const bool has_table = top_.flag("learned_pos_emb").value_or(true);  // ALiBi turns it off

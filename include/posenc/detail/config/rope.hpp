@@ -77,7 +77,7 @@ class RopeDictionary {
     if (context_.sections) resolved.rope.axes = sections(dim_ / 2);
     if (fields_ != nullptr)
       fields_->for_each([&](const std::string& key, const Json& value) {
-        if (fields_->is_taken(key)) return;
+        if (fields_->is_taken(key) || (value.is_null() && is_rope_field(key))) return;
         refuse(fields_->path(key),
                is_rope_field(key) ? "is not a field of rope_type " + std::string(type_name()) : "is not known", value);
       });
