@@ -67,8 +67,7 @@ struct AlibiOptions {
   std::int64_t anchor = 0;  ///< the position of bias 0 of AlibiForm::key_only; must be 0 otherwise
 };
 
-/// Attention with linear biases: the further a key is from the query, the lower its score, at a rate of each head's
-/// own.
+/// Attention with linear biases: the further a key is from the query, the lower its score, at a rate of the head's own.
 ///
 ///   S(n, m) += -slope_h |m - n|          (AlibiForm has the other forms)
 ///
@@ -77,9 +76,9 @@ struct AlibiOptions {
 /// \param head            0, ..., num_heads() - 1.
 /// Units:    positions in tokens, slopes in score per token.
 /// Accuracy: the bias is computed in double and rounded once.
-/// Errors:   std::invalid_argument for a shape that does not fit, std::out_of_range for a head; nothing is written
-/// then. Cost:     2 flops a score. Allocates nothing. Source:   Press et al. 2022, ALiBi, arXiv:2108.12409v2,
-/// section 3.
+/// Errors:   std::invalid_argument for a shape that does not fit, std::out_of_range for a head; nothing is written then.
+/// Cost:     2 flops a score. Allocates nothing.
+/// Source:   Press et al. 2022, ALiBi, arXiv:2108.12409v2, section 3.
 class Alibi {
  public:
   static constexpr bool is_relative = true;
@@ -89,7 +88,8 @@ class Alibi {
   explicit Alibi(const AlibiOptions& options)
       : Alibi(padded(alibi_slopes(options.num_heads, options.max_bias), options), options.form, options.anchor) {}
 
-  /// With slopes of your own, one a head; a head with slope 0 is not biased.
+  /// With slopes of your own, one a head; a head with slope 0 is not biased. RetNet's decay gamma^(m - n), with
+  /// gamma = 1 - 2^(-5 - h), is as a bias the causal form with slopes -ln(1 - 2^(-5 - h)).
   template <DenseExpression Slopes>
   explicit Alibi(const Slopes& slopes, AlibiForm form = AlibiForm::distance, std::int64_t anchor = 0)
       : slopes_(slopes.template cast<double>()), form_(form), anchor_(anchor) {
@@ -106,12 +106,14 @@ class Alibi {
   /// Whether the bias depends on key - query alone, and then its value there; see DistanceBias.
   bool is_by_distance() const { return form_ != AlibiForm::key_only; }
   double at_distance(std::int64_t key_minus_query, Index head) const {
+    require_head(head);
     if (form_ == AlibiForm::causal && key_minus_query > 0) return -std::numeric_limits<double>::infinity();
     return -slopes_[head] * std::abs(static_cast<double>(key_minus_query));
   }
 
   /// The extremes in a tile; see BoundedBias.
   BiasBounds bounds(const Positions& key_positions, const Positions& query_positions, Index head) const {
+    require_head(head);
     const double slope = slopes_[head];
     if (form_ == AlibiForm::key_only) {
       const PositionRange keys = range(key_positions);
@@ -147,7 +149,7 @@ class Alibi {
   void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
                   Index head = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::Alibi");
-    detail::require_in_range(head >= 0 && head < num_heads(), "posenc::Alibi: head must be below num_heads", head);
+    require_head(head);
     detail::for_each_score(scores, [&](Index key, Index query, auto& score) {
       detail::add(score, bias(key_positions[key], query_positions[query], head));
     });
@@ -161,6 +163,10 @@ class Alibi {
   }
 
  private:
+  void require_head(Index head) const {
+    detail::require_in_range(head >= 0 && head < num_heads(), "posenc::Alibi: head must be below num_heads", head);
+  }
+
   static Vector<double> padded(Vector<double> slopes, const AlibiOptions& options) {
     if (options.total_heads == 0) return slopes;
     detail::require(options.total_heads >= options.num_heads, "posenc::Alibi: total_heads must be at least num_heads",

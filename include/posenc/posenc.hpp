@@ -31,7 +31,12 @@
 // scores
 #include <posenc/alibi.hpp>
 #include <posenc/bias_matrix.hpp>
+#include <posenc/fire.hpp>
+#include <posenc/kerple.hpp>
 #include <posenc/masks.hpp>
+#include <posenc/sandwich.hpp>
+#include <posenc/swin_bias.hpp>
+#include <posenc/t5_bias.hpp>
 // keys and values
 #include <posenc/clipped_relative.hpp>
 // what they plug into

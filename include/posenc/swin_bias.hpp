@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cstdint>
+
+#include <posenc/concepts.hpp>
+#include <posenc/detail/check.hpp>
+#include <posenc/detail/scalar.hpp>
+#include <posenc/detail/tile.hpp>
+
+namespace posenc::inline v0 {
+
+/// The size of a window of an image, in tokens.
+struct SwinWindow {
+  Index height = 0;  ///< Wh
+  Index width = 0;   ///< Ww
+};
+
+/// Swin's relative bias: a learned number for each head and each offset of two tokens of a window of Wh x Ww.
+///
+///   S(n, m) += table(head, index(n, m))        index = (y_m - y_n + Wh - 1) (2 Ww - 1) + (x_m - x_n + Ww - 1)
+///
+///   2 x 3 window   0 1 2      index of each key for query 4    13 12 11
+///                  3 4 5                                        8  7  6
+///
+/// Positions are the numbers of the tokens, row by row: positions(Wh * Ww) for a whole window. Or they are coordinates,
+/// two axes, y and x (Positions::axes); then only the offsets of the tokens have to fit into a window, wherever it is.
+///
+///   posenc::SwinBias bias(table, {.height = 7, .width = 7});
+///   attend(q, k, v, posenc::positions(49), bias);                     // one window and head
+///   attend(q, k, v, posenc::positions(49), bias, DocumentMask(region)) // shifted windows: a number for each region
+///
+/// Shapes:   table H x (2 Wh - 1) (2 Ww - 1): the row-major [offsets, heads] relative_position_bias_table is that matrix.
+/// \param scores          Tk x Tq, written in place: any storage order and stride; after the factor 1/sqrt(D).
+/// \param key_positions   Tk entries, of one axis or two.   \param query_positions   Tq entries, likewise.
+/// \param head            0, ..., num_heads() - 1.
+/// Accuracy: the number of the table, rounded once to the scalar of the scores.
+/// Errors:   std::invalid_argument for a shape that does not fit, std::out_of_range for a head, a token that is not in
+///           the window, or tokens too far from each other; nothing is written then.
+/// Cost:     a look-up and a sum a score. Allocates nothing.
+/// Source:   Liu et al. 2021, Swin Transformer, arXiv:2103.14030v2, equation (4).
+class SwinBias {
+ public:
+  /// \throws std::invalid_argument unless the window is not empty, and the table has a row a head and a column an
+  ///         offset, all finite.
+  template <DenseExpression Table>
+  SwinBias(const Table& table, const SwinWindow& window) : table_(table.template cast<double>()), window_(window) {
+    constexpr Index limit = Index{1} << 15;
+    detail::require(window.height > 0 && window.height <= limit,
+                    "posenc::SwinBias: height must be positive and at most 2^15", window.height);
+    detail::require(window.width > 0 && window.width <= limit,
+                    "posenc::SwinBias: width must be positive and at most 2^15", window.width);
+    detail::require(table_.rows() > 0, "posenc::SwinBias: the table must have a row for each head", table_.rows());
+    detail::require_size(table_.cols(), (2 * window.height - 1) * (2 * window.width - 1),
+                         "posenc::SwinBias: columns of the table must be (2 height - 1) (2 width - 1)");
+    detail::require(table_.allFinite(), "posenc::SwinBias: the table must be finite", table_.sum());
+    lowest_ = table_.rowwise().minCoeff();
+    highest_ = table_.rowwise().maxCoeff();
+  }
+
+  Index num_heads() const { return table_.rows(); }
+  const SwinWindow& window() const { return window_; }
+  const Matrix<double>& table() const { return table_; }
+
+  /// The column of the table for two tokens of the window, by their numbers.
+  /// \throws std::out_of_range for a token that is not there.
+  Index index(Index key_token, Index query_token) const {
+    require_token(key_token);
+    require_token(query_token);
+    return index_of({key_token / window_.width, key_token % window_.width},
+                    {query_token / window_.width, query_token % window_.width});
+  }
+
+  /// The extremes of a head's table; see BoundedBias.
+  /// \throws std::out_of_range for a head that is not there.
+  BiasBounds bounds(const Positions& key_positions, const Positions& query_positions, Index head) const {
+    require_head(head);
+    if (key_positions.size() == 0 || query_positions.size() == 0) return {0, 0};
+    return {lowest_[head], highest_[head]};
+  }
+
+  template <MutableDense Scores>
+  void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                  Index head = 0) const {
+    detail::require_tile(scores, key_positions, query_positions, "posenc::SwinBias");
+    require_head(head);
+    const bool by_number = key_positions.num_axes() == 1;
+    detail::require(key_positions.num_axes() <= 2, "posenc::SwinBias: positions must have one axis or two",
+                    key_positions.num_axes());
+    detail::require_size(query_positions.num_axes(), key_positions.num_axes(),
+                         "posenc::SwinBias: axes of the query positions must be those of the key positions");
+    if (by_number)
+      for (const Positions* tokens : {&key_positions, &query_positions})
+        for (Index t = 0; t < tokens->size(); ++t) require_token((*tokens)[t]);
+    else
+      require_near(key_positions, query_positions);
+    const Tokens keys{key_positions.axis(0), key_positions.axis(by_number ? 0 : 1), by_number ? window_.width : 0};
+    const Tokens queries{query_positions.axis(0), query_positions.axis(by_number ? 0 : 1), keys.width};
+    detail::for_each_score(scores, [&](Index key, Index query, auto& score) {
+      detail::add(score, table_(head, index_of(keys.at(key), queries.at(query))));
+    });
+  }
+
+  /// The hook of ScoreBias.
+  template <MutableDense Scores>
+  void add_bias(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
+                Index head = 0) const {
+    (*this)(scores, key_positions, query_positions, head);
+  }
+
+ private:
+  struct Coordinates {
+    std::int64_t y, x;
+  };
+
+  /// Where tokens are: by two axes, or, with a width, by numbers on one.
+  struct Tokens {
+    Positions y, x;
+    Index width;
+
+    Coordinates at(Index t) const {
+      return width == 0 ? Coordinates{y[t], x[t]} : Coordinates{y[t] / width, y[t] % width};
+    }
+  };
+
+  void require_near(const Positions& keys, const Positions& queries) const {
+    for (const Positions* positions : {&keys, &queries})
+      detail::require_exact_positions(*positions, "posenc::SwinBias: |position| must be at most 2^53");
+    const auto farthest = [&](Index a) {
+      const auto [first, last] = detail::offsets(keys.axis(a), queries.axis(a));
+      return std::max(-first, last);
+    };
+    const double rows = farthest(0), columns = farthest(1);
+    detail::require_in_range(rows < static_cast<double>(window_.height),
+                             "posenc::SwinBias: rows of two tokens must be less than height apart", rows);
+    detail::require_in_range(columns < static_cast<double>(window_.width),
+                             "posenc::SwinBias: columns of two tokens must be less than width apart", columns);
+  }
+
+  void require_head(Index head) const {
+    detail::require_in_range(head >= 0 && head < num_heads(), "posenc::SwinBias: head must be below num_heads", head);
+  }
+  void require_token(std::int64_t token) const {
+    detail::require_in_range(token >= 0 && token < window_.height * window_.width,
+                             "posenc::SwinBias: a token must be in the window", token);
+  }
+
+  Index index_of(Coordinates key, Coordinates query) const {
+    return (query.y - key.y + window_.height - 1) * (2 * window_.width - 1) + query.x - key.x + window_.width - 1;
+  }
+
+  Matrix<double> table_;
+  SwinWindow window_;
+  Vector<double> lowest_, highest_;  // of each head
+};
+
+}  // namespace posenc::inline v0
