@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A Llama 2 model as llama2.c stores it, run on posenc: RoPE from a table, grouped-query attention, a KV cache.
+// A Llama 2 model as llama2.c stores it, run on posenc: RoPE from a table, a KV cache, streaming attention of grouped
+// query heads.
 //
 //   llama2::Model model(llama2::load_checkpoint("stories260K.bin"));
 //   Eigen::VectorXf logits = model.forward(token, position);  // position = 0, 1, 2, ...
@@ -28,8 +29,11 @@
 #include <vector>
 
 #include <posenc/attention.hpp>
+#include <posenc/attention_workspace.hpp>
+#include <posenc/kv_cache.hpp>
 #include <posenc/rope.hpp>
 #include <posenc/rope_table.hpp>
+#include <posenc/streaming_heads.hpp>
 
 #include "llama2_file.hpp"
 
@@ -211,13 +215,11 @@ class Model {
       : checkpoint_(std::move(checkpoint)),
         rope_(posenc::Rope({.head_dim = config().head_dim(), .layout = posenc::PairLayout::interleaved}),
               config().seq_len),
-        query_(Eigen::VectorXf::Zero(config().dim)),
-        query_positions_(index(group_size())) {
-    for (Index layer = 0; layer < config().num_layers; ++layer) {
-      keys_.emplace_back(config().kv_dim(), config().seq_len);
-      values_.emplace_back(config().kv_dim(), config().seq_len);
-    }
-  }
+        caches_(index(config().num_layers), posenc::KvCache<float>({.num_kv_heads = config().num_kv_heads,
+                                                                    .head_dim = config().head_dim(),
+                                                                    .capacity = config().seq_len})),
+        workspaces_{posenc::AttentionWorkspace<float>(config().head_dim(), config().head_dim())},
+        query_(Eigen::VectorXf::Zero(config().dim)) {}
 
   const Config& config() const { return checkpoint_.config(); }
 
@@ -228,24 +230,20 @@ class Model {
   Eigen::VectorXf forward(Index token, Index position) {
     if (token < 0 || token >= config().vocab_size)
       throw std::out_of_range("llama2::Model: there is no token " + std::to_string(token));
-    if (position < 0 || position > num_tokens_ || position >= config().seq_len)
+    if (position < 0 || position > num_tokens() || position >= config().seq_len)
       throw std::out_of_range("llama2::Model: position " + std::to_string(position) + " cannot follow " +
-                              std::to_string(num_tokens_) + " tokens of at most " + std::to_string(config().seq_len));
-    num_tokens_ = position + 1;
-    std::fill(query_positions_.begin(), query_positions_.end(), position);
+                              std::to_string(num_tokens()) + " tokens of at most " + std::to_string(config().seq_len));
+    for (posenc::KvCache<float>& cache : caches_) cache.truncate(position);
 
     const Checkpoint& w = checkpoint_;  // its matrices are mapped, not copied
     const posenc::Positions here = posenc::positions(1, position);
     Eigen::VectorXf x = w.matrix(Weight::token_embedding).row(token);
     for (Index layer = 0; layer < config().num_layers; ++layer) {
       Eigen::VectorXf normed = detail::rms_norm(x, w.vector(Weight::attention_norm, layer));
-      auto key = keys_[index(layer)].col(position);
-      auto value = values_[index(layer)].col(position);
       query_ = w.matrix(Weight::query, layer) * normed;
-      key = w.matrix(Weight::key, layer) * normed;
-      value = w.matrix(Weight::value, layer) * normed;
       rope_(query_, here);  // all heads at once
-      rope_(key, here);     // in the cache, so that it is never rotated again
+      caches_[index(layer)].append(w.matrix(Weight::key, layer) * normed, w.matrix(Weight::value, layer) * normed, here,
+                                   rope_);  // rotates the key, which is never rotated again
       x += w.matrix(Weight::attention_output, layer) * attention(layer);
 
       normed = detail::rms_norm(x, w.vector(Weight::feed_forward_norm, layer));
@@ -258,8 +256,8 @@ class Model {
   }
 
   /// What the cache holds of a layer, (G*D) x T. Keys are rotated.
-  auto cached_keys(Index layer) const { return keys_.at(index(layer)).leftCols(num_tokens_); }
-  auto cached_values(Index layer) const { return values_.at(index(layer)).leftCols(num_tokens_); }
+  auto cached_keys(Index layer) const { return caches_.at(index(layer)).keys(); }
+  auto cached_values(Index layer) const { return caches_.at(index(layer)).values(); }
 
   /// The rotated queries of the newest token in the last layer, (H*D).
   const Eigen::VectorXf& last_query() const { return query_; }
@@ -270,47 +268,41 @@ class Model {
  private:
   static std::size_t index(Index layer) { return static_cast<std::size_t>(layer); }
 
-  Index group_size() const { return config().num_heads / config().num_kv_heads; }
-
-  auto group_queries(Index group) const {  // D x H/G
-    return query_.reshaped(config().head_dim(), config().num_heads).middleCols(group * group_size(), group_size());
-  }
-  auto group_keys(Index layer, Index group) const {  // D x T
-    return cached_keys(layer).middleRows(group * config().head_dim(), config().head_dim());
-  }
-  auto group_values(Index layer, Index group) const {  // D x T
-    return cached_values(layer).middleRows(group * config().head_dim(), config().head_dim());
-  }
-  posenc::AttentionOptions attention_options() const {
-    return {.query_positions = query_positions_, .key_positions = posenc::positions(num_tokens_)};
-  }
+  Index num_tokens() const { return caches_.back().size(); }
 
   /// What the newest token takes from the values of all tokens, (H*D).
   ///
-  /// The H/G query heads of a group share their keys and values. So they go through `attend` together, as if they were
-  /// queries of one head that all happen to be at the same position. No encoding goes along: queries and keys are
-  /// rotated already. Nor does a mask: the cache holds nothing of the future.
-  Eigen::VectorXf attention(Index layer) const {
-    posenc::Matrix<float> output(config().head_dim(), config().num_heads);
-    for (Index group = 0; group < config().num_kv_heads; ++group)
-      output.middleCols(group * group_size(), group_size()) = posenc::attend(
-          group_queries(group), group_keys(layer, group), group_values(layer, group), attention_options());
-    return output.reshaped();
+  /// No encoding goes along: queries and keys are rotated already. Nor does a mask: the cache holds nothing of the future.
+  Eigen::VectorXf attention(Index layer) {
+    const posenc::KvCache<float>& cache = caches_[index(layer)];
+    Eigen::VectorXf output(config().dim);
+    posenc::streaming_attend_heads_into(output, query_, cache.keys(), cache.values(),
+                                        {.query_positions = posenc::positions(1, cache.size() - 1),
+                                         .key_positions = cache.positions(),
+                                         .num_heads = config().num_heads,
+                                         .num_kv_heads = config().num_kv_heads},
+                                        workspaces_, posenc::OnCallingThread{});
+    return output;
   }
 
   Checkpoint checkpoint_;
   posenc::RopeTable<float> rope_;
-  std::vector<posenc::Matrix<float>> keys_, values_;  // of each layer, (G*D) x seq_len
-  Eigen::VectorXf query_;                             // (H*D), of the newest token, in the layer computed last
-  std::vector<std::int64_t> query_positions_;         // of a group: H/G times that of the newest token
-  Index num_tokens_ = 0;                              // T, in the cache
+  std::vector<posenc::KvCache<float>> caches_;                   // one a layer
+  std::array<posenc::AttentionWorkspace<float>, 1> workspaces_;  // one a thread
+  Eigen::VectorXf query_;  // (H*D), of the newest token, in the layer computed last
 };
 
 inline posenc::Matrix<float> Model::last_attention_weights() const {
-  posenc::Matrix<float> weights(num_tokens_, config().num_heads);
-  for (Index group = 0; group < config().num_kv_heads; ++group)
-    weights.middleCols(group * group_size(), group_size()) = posenc::attention_weights(
-        group_queries(group), group_keys(config().num_layers - 1, group), attention_options());
+  const posenc::KvCache<float>& cache = caches_.back();
+  const Index head_dim = config().head_dim(), group_size = config().num_heads / config().num_kv_heads;
+  posenc::Matrix<float> weights(cache.size(), config().num_heads);
+  for (Index head = 0; cache.size() > 0 && head < config().num_heads; ++head)
+    weights.col(head) =
+        posenc::attention_weights(query_.middleRows(head * head_dim, head_dim), cache.keys(head / group_size),
+                                  {.query_positions = posenc::positions(1, cache.size() - 1),
+                                   .key_positions = cache.positions(),
+                                   .head = head,
+                                   .kv_head = head / group_size});
   return weights;
 }
 

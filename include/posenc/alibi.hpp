@@ -167,14 +167,13 @@ class Alibi {
     detail::require_in_range(head >= 0 && head < num_heads(), "posenc::Alibi: head must be below num_heads", head);
   }
 
-  static Vector<double> padded(Vector<double> slopes, const AlibiOptions& options) {
+  static Vector<double> padded(const Vector<double>& slopes, const AlibiOptions& options) {
     if (options.total_heads == 0) return slopes;
     detail::require(options.total_heads >= options.num_heads, "posenc::Alibi: total_heads must be at least num_heads",
                     options.total_heads);
-    const Index biased = slopes.size();
-    slopes.conservativeResize(options.total_heads);
-    slopes.tail(options.total_heads - biased).setZero();
-    return slopes;
+    Vector<double> all = Vector<double>::Zero(options.total_heads);
+    all.head(slopes.size()) = slopes;
+    return all;
   }
 
   Vector<double> slopes_;

@@ -132,7 +132,7 @@ auto attention_weights(const Queries& q, const Keys& k, const AttentionOptions& 
     (detail::rotate(encodings, queries, keys, options), ...);
     scores = keys.transpose() * queries;
   } else {
-    scores = k.template cast<Scalar>().transpose() * q.template cast<Scalar>();
+    scores = k.template cast<Scalar>().matrix().transpose() * q.template cast<Scalar>().matrix();
   }
   (detail::add_scores(encodings, scores, k, q, options), ...);
   scores *= static_cast<Scalar>(options.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.rows())) : options.scale);
@@ -166,7 +166,7 @@ auto attend(const Queries& q, const Keys& k, const Values& v, const AttentionOpt
   using Scalar = detail::compute_t<typename Queries::Scalar>;
   detail::require_size(v.cols(), k.cols(), "posenc::attend: columns of the values must be those of the keys");
   const Matrix<Scalar> weights = attention_weights(q, k, options, encodings...);
-  Matrix<Scalar> outputs = v.template cast<Scalar>() * weights;
+  Matrix<Scalar> outputs = v.template cast<Scalar>().matrix() * weights;
   (detail::add_values(encodings, outputs, weights, options), ...);
   return outputs;
 }

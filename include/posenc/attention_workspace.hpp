@@ -14,6 +14,8 @@ namespace posenc::inline v0 {
 namespace detail {
 template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
 class AttentionStream;
+template <class Scalar>
+class AttentionTrial;
 }
 
 /// The memory that streaming attention works in: made once for a size of heads, used for any number of calls and any
@@ -24,6 +26,7 @@ class AttentionStream;
 ///   a stretch of keys     D  x stretch_keys    where keys must be rotated or converted
 ///   and values            Dv x stretch_keys    where values must be converted
 ///   a tile of scores      tile_keys x panel
+///   a term by distance    the products of a panel with up to 513 vectors, and the weights that they get
 ///
 /// Memory: at most 2 MiB for heads and values of up to 512 features.
 ///
@@ -40,8 +43,9 @@ class AttentionWorkspace {
   AttentionWorkspace(Index head_dim, Index value_dim) : head_dim_(head_dim), value_dim_(value_dim) {
     detail::require(head_dim > 0, "posenc::AttentionWorkspace: head_dim must be positive", head_dim);
     detail::require(value_dim > 0, "posenc::AttentionWorkspace: value_dim must be positive", value_dim);
-    const Index column_bytes = (head_dim + value_dim) * static_cast<Index>(sizeof(Scalar));
-    const Index fitting = (Index{3} << 17) / column_bytes;  // of 384 KiB
+    const Index column_bytes =
+        (5 * head_dim + 2 * value_dim) * static_cast<Index>(sizeof(Scalar));  // query, key, value
+    const Index fitting = (Index{21} << 16) / column_bytes;                   // of 1.3 MiB
     const Index num_queries = std::clamp(fitting / panel * panel, panel, std::max<Index>(panel, 512));
     const Index num_keys = std::clamp(fitting / tile_keys * tile_keys, tile_keys, Index{512});
     query_columns_.resize(head_dim, num_queries);
@@ -58,7 +62,11 @@ class AttentionWorkspace {
     maxima_.resize(num_queries);
     sums_.resize(num_queries);
     correction_.resize(panel);
+    shifts_.resize(num_queries / panel);
     single_scores_.resize(num_keys);
+    term_.resize(max_distances * panel);
+    skewed_scores_.resize((max_distances + panel) * panel);
+    skewed_weights_.resize((max_distances + panel) * panel);
   }
 
   Index head_dim() const { return head_dim_; }
@@ -72,20 +80,25 @@ class AttentionWorkspace {
     const Index scalars = query_columns_.size() + rotated_columns_.size() + query_panels_.size() +
                           output_panels_.size() + keys_.size() + rotated_keys_.size() + values_.size() +
                           scores_.size() + score_columns_.size() + output_columns_.size() + distances_.size() +
-                          maxima_.size() + sums_.size() + correction_.size() + single_scores_.size();
+                          maxima_.size() + sums_.size() + correction_.size() + shifts_.size() + single_scores_.size() +
+                          term_.size() + skewed_scores_.size() + skewed_weights_.size();
     return scalars * static_cast<Index>(sizeof(Scalar));
   }
 
  private:
   template <class, class, class, class, class...>
   friend class detail::AttentionStream;
+  template <class>
+  friend class detail::AttentionTrial;
 
   static constexpr Index panel = detail::Simd<Scalar>::tile_width;  ///< queries that are computed side by side
   static constexpr Index tile_keys = 64;                            ///< keys between two corrections of the softmax
+  static constexpr Index max_distances = 513;                       ///< of a DistanceTerm that is fused
 
   Index head_dim_, value_dim_;
   Matrix<Scalar> query_columns_, rotated_columns_, keys_, rotated_keys_, values_, score_columns_, output_columns_;
-  Vector<Scalar> query_panels_, output_panels_, scores_, distances_, maxima_, sums_, correction_, single_scores_;
+  Vector<Scalar> query_panels_, output_panels_, scores_, distances_, maxima_, sums_, correction_, shifts_,
+      single_scores_, term_, skewed_scores_, skewed_weights_;
 };
 
 }  // namespace posenc::inline v0

@@ -104,6 +104,17 @@ class ClippedRelative {
   Index max_left() const { return left_; }
   Index max_right() const { return right_; }
 
+  Index num_distances() const { return left_ + 1 + right_; }
+
+  /// Whether it has the form of a DistanceTerm, and then its vectors for a head; nothing where there is no table.
+  /// \throws std::out_of_range for a head that is not there.
+  bool is_by_distance() const {
+    return options_.direction == RelativeDirection::key_minus_query && options_.beyond == BeyondTable::clip &&
+           options_.scores == RelativeScores::query;
+  }
+  auto key_vectors(Index head) const { return table_of(key_table_, head); }
+  auto value_vectors(Index head) const { return table_of(value_table_, head); }
+
   /// The column of the tables for a key and a query.
   Index column(std::int64_t key_position, std::int64_t query_position) const {
     const double distance = std::clamp(distance_between(key_position, query_position), -static_cast<double>(left_),

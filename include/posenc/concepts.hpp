@@ -131,6 +131,18 @@ concept DistanceBias = requires(const E& e, std::int64_t key_minus_query, Index 
   { e.at_distance(key_minus_query, head) } -> std::same_as<double>;
 };
 
+/// A content term may be a vector for every clipped difference of positions, <q, a_c> with c = clip(key - query + max_left,
+/// 0, num_distances - 1), and the same for values. Streaming attention then makes the products once a panel of queries
+/// and begins its sums with them. `is_by_distance()` says whether an object is of that form.
+template <class E>
+concept DistanceTerm = requires(const E& e, Index head) {
+  { e.is_by_distance() } -> std::same_as<bool>;
+  { e.max_left() } -> std::same_as<Index>;
+  { e.num_distances() } -> std::same_as<Index>;
+  e.key_vectors(head);    // D x num_distances, or nothing
+  e.value_vectors(head);  // Dv x num_distances, or nothing
+};
+
 /// Whether E states that only differences of positions matter.
 template <class E>
 inline constexpr bool is_relative = requires {

@@ -39,6 +39,7 @@ class MropePositions {
   void add_text(Index num_tokens) {
     detail::require(num_tokens >= 0, "posenc::MropePositions: the number of tokens must not be negative", num_tokens);
     for (Index i = 0; i < num_tokens; ++i, ++next_) add(next_, next_, next_);
+    largest_ = std::max(largest_, next_ - 1);
     counted_ += num_tokens;
   }
 
@@ -56,6 +57,7 @@ class MropePositions {
       const auto time = static_cast<std::int64_t>(static_cast<double>(frame) * interval);
       for (Index row = 0; row < grid.rows; ++row)
         for (Index col = 0; col < grid.cols; ++col) add(next_ + time, next_ + row, next_ + col);
+      largest_ = std::max({largest_, next_ + time, next_ + grid.rows - 1, next_ + grid.cols - 1});
     }
     counted_ += grid.frames * grid.rows * grid.cols;
     next_ += std::max(grid.rows, grid.cols);
@@ -80,13 +82,12 @@ class MropePositions {
   /// The position of the next token of a text.
   std::int64_t next() const { return next_; }
 
-  /// The largest position + 1, less the number of tokens that are not padding: a decoder that counts tokens adds it to
+  /// The largest position + 1, less the number of tokens, neither of padding: a decoder that counts tokens adds it to
   /// get positions ("rope_deltas").
   std::int64_t delta() const { return largest_ + 1 - counted_; }
 
  private:
   void add(std::int64_t time, std::int64_t row, std::int64_t col) {
-    largest_ = std::max({largest_, time, row, col});
     times_.push_back(time);
     rows_.push_back(row);
     cols_.push_back(col);

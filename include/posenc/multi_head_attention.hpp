@@ -2,12 +2,16 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <array>
+#include <cmath>
 #include <tuple>
 #include <utility>
 
 #include <posenc/attention.hpp>
+#include <posenc/attention_workspace.hpp>
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/streaming_heads.hpp>
 
 namespace posenc::inline v0 {
 
@@ -25,10 +29,19 @@ struct ProjectionWeights {
   Vector<Scalar> query_bias = {}, key_bias = {}, value_bias = {}, output_bias = {};
 };
 
+/// How the attention of a head is computed. The results are the same to rounding.
+enum class AttentionAlgorithm {
+  reference,  ///< attend: the whole matrix of scores, as the formula says it
+  streaming,  ///< streaming_attend: tiles, in memory that does not grow with the sequence
+};
+
 struct MultiHeadAttentionOptions {
   Index num_heads = 0;
   Index num_kv_heads = 0;  ///< each serves num_heads / num_kv_heads query heads; 0: num_heads, 1: multi-query attention
   double scale = 0;        ///< factor of the scores; 0: 1 / sqrt(head_dim)
+  double soft_cap = 0;     ///< see AttentionOptions; 0: none
+  Vector<double> sinks = {};  ///< see AttentionOptions; one a query head, or none
+  AttentionAlgorithm algorithm = AttentionAlgorithm::reference;
 };
 
 /// Multi-head attention with any positional encodings.
@@ -40,6 +53,8 @@ struct MultiHeadAttentionOptions {
 ///
 ///   posenc::MultiHeadAttention layer(weights, {.num_heads = 8, .num_kv_heads = 2}, rope, posenc::CausalMask{});
 ///   Matrix<float> y = layer(x, posenc::positions(T));
+///
+/// For long sequences: {..., .algorithm = AttentionAlgorithm::streaming}.
 ///
 /// Encodings are held by value and used where they have a hook; they stack in their order. Arithmetic on half and
 /// bfloat16 weights is done in float.
@@ -61,6 +76,11 @@ class MultiHeadAttention {
       : weights_(std::move(weights)), options_(options), encodings_(std::move(encodings)...) {
     detail::require(options_.num_heads > 0, "posenc::MultiHeadAttention: num_heads must be positive",
                     options_.num_heads);
+    detail::require(options_.soft_cap >= 0 && std::isfinite(options_.soft_cap),
+                    "posenc::MultiHeadAttention: soft_cap must be 0 or positive and finite", options_.soft_cap);
+    if (options_.sinks.size() != 0)
+      detail::require_size(options_.sinks.size(), options_.num_heads,
+                           "posenc::MultiHeadAttention: the number of sinks must be num_heads");
     if (options_.num_kv_heads == 0) options_.num_kv_heads = options_.num_heads;
     detail::require(options_.num_kv_heads > 0 && options_.num_heads % options_.num_kv_heads == 0,
                     "posenc::MultiHeadAttention: num_kv_heads must divide num_heads", options_.num_kv_heads);
@@ -102,14 +122,19 @@ class MultiHeadAttention {
     const Matrix<Real> v = project(weights_.value, weights_.value_bias, value_input, key_positions);
 
     Matrix<Real> heads(num_heads() * value_dim(), q.cols());
-    for (Index h = 0; h < num_heads(); ++h) {
-      const Index g = kv_head(h);
-      const AttentionOptions options = head_options(query_positions, key_positions, h);
-      heads.middleRows(h * value_dim(), value_dim()) = with_attention_encodings([&](const auto&... encodings) {
-        return attend(q.middleRows(h * head_dim(), head_dim()), k.middleRows(g * head_dim(), head_dim()),
-                      v.middleRows(g * value_dim(), value_dim()), options, encodings...);
-      });
-    }
+    with_attention_encodings([&](const auto&... encodings) {
+      if (options_.algorithm == AttentionAlgorithm::streaming) {
+        std::array workspaces{AttentionWorkspace<Real>(head_dim(), value_dim())};
+        streaming_attend_heads_into(heads, q, k, v, all_heads_options(query_positions, key_positions), workspaces,
+                                    OnCallingThread{}, encodings...);
+        return;
+      }
+      for (Index h = 0; h < num_heads(); ++h)
+        heads.middleRows(h * value_dim(), value_dim()) =
+            attend(q.middleRows(h * head_dim(), head_dim()), k.middleRows(kv_head(h) * head_dim(), head_dim()),
+                   v.middleRows(kv_head(h) * value_dim(), value_dim()), head_options(query_positions, key_positions, h),
+                   encodings...);
+    });
     return apply(weights_.output, weights_.output_bias, heads).template cast<Scalar>();
   }
 
@@ -140,8 +165,19 @@ class MultiHeadAttention {
     return {.query_positions = query_positions,
             .key_positions = key_positions,
             .scale = options_.scale,
+            .soft_cap = options_.soft_cap,
+            .sink = options_.sinks.size() == 0 ? AttentionOptions{}.sink : options_.sinks[head],
             .head = head,
             .kv_head = kv_head(head)};
+  }
+  HeadsOptions all_heads_options(const Positions& query_positions, const Positions& key_positions) const {
+    return {.query_positions = query_positions,
+            .key_positions = key_positions,
+            .num_heads = num_heads(),
+            .num_kv_heads = num_kv_heads(),
+            .scale = options_.scale,
+            .soft_cap = options_.soft_cap,
+            .sinks = options_.sinks};
   }
 
   /// Calls action with the encodings that act inside attention: all but those that only act on the input.

@@ -79,8 +79,9 @@ void reorder(X& x, const HeadLayout& from, const HeadLayout& to) {
 
 /// Moves the rotary features of every head from one pair layout to the other, in place.
 ///
-///   interleaved [a a b b . .]  ->  half_split [a b a b . .]          the inverse is the call with from and to
-///   exchanged
+///   interleaved [a a b b . .]  ->  half_split [a b a b . .]
+///
+/// The inverse is the call with from and to exchanged.
 ///
 /// What is to be reordered so that a model trained with one layout runs with the other: the *rows* of W_q and W_k
 /// (num_heads and num_kv_heads heads of them), their biases, the weights of a normalisation of q and k, and keys in a

@@ -43,6 +43,7 @@
 #include <posenc/attention.hpp>
 #include <posenc/attention_state.hpp>
 #include <posenc/attention_workspace.hpp>
+#include <posenc/kv_cache.hpp>
 #include <posenc/multi_head_attention.hpp>
 #include <posenc/streaming_attention.hpp>
 #include <posenc/streaming_heads.hpp>

@@ -112,8 +112,7 @@ inline RopeFrequencies joined(std::span<const RopeFrequencies> parts) {
 
 /// How the frequencies of an image are dealt out to its axes.
 enum class AxialFrequencies {
-  restart,  ///< every axis has the progression of rotary_dim / num_axes features: Qwen2-VL, Llama 4, torchtune; ggml
-            ///< VISION
+  restart,  ///< every axis has the progression of rotary_dim / num_axes features: Qwen2-VL, Llama 4, ggml VISION
   strided,  ///< axis a has every num_axes-th frequency of the whole from number a on: Pixtral
 };
 

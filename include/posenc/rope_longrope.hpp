@@ -22,7 +22,12 @@ struct LongRopeOptions {
 /// The magnitude that LongRoPE gives to a factor s: sqrt(1 + ln s / ln L), and 1 for a factor of at most 1.
 ///
 ///   s = 32, L = 4096 -> 1.19024
+///
+/// \throws std::invalid_argument if L is below 2.
 inline double longrope_magnitude(double factor, Index original_max_position_embeddings) {
+  detail::require(original_max_position_embeddings > 1,
+                  "posenc::longrope_magnitude: original_max_position_embeddings must be above 1",
+                  original_max_position_embeddings);
   if (factor <= 1) return 1;
   return std::sqrt(1 + std::log(factor) / std::log(static_cast<double>(original_max_position_embeddings)));
 }
@@ -37,8 +42,7 @@ inline double longrope_magnitude(double factor, Index original_max_position_embe
 ///
 /// \param num_tokens the length of the sequence, cache included: the largest position + 1.
 /// \throws std::invalid_argument as rope_frequencies and `divided`, and if L is below 2, num_tokens negative, or a
-/// factor
-///         not positive and finite.
+///         factor not positive and finite.
 /// Source: Ding et al. 2024, LongRoPE, arXiv:2402.13753v1, section 3; the magnitude as in Phi-3's published code.
 inline RopeFrequencies longrope_frequencies(Index rotary_dim, double base, const LongRopeOptions& options,
                                             Index num_tokens) {

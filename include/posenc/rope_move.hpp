@@ -27,10 +27,12 @@ namespace posenc::inline v0 {
 /// \param keys (num_kv_heads * head_dim) x T, rotated by `from` at `old_positions`; written in place.
 /// \throws std::invalid_argument if the shapes do not fit, or the two Ropes rotate different features;
 ///         std::out_of_range for a position beyond 2^53; nothing is written then.
-/// Accuracy: the angle is exact, its cosine and sine are within 1 ulp. In float storage one move leaves an error of at
-///           most 1.5 ulp of the length of a pair; n moves in place add up, to about 0.5 sqrt(n) ulp (100 moves: below
-///           8). MovableKeys does not accumulate.
-/// Cost:     one cosine and sine a pair and token, 6 flops a pair and head. Allocates nothing.
+/// Accuracy: the angle is exact, and the rotation is computed in double and rounded once: in float storage one move is
+///           off by at most half an ulp of each feature, 0.5 eps (2^-23) of the length of its pair. n moves in place
+///           add up to 0.15 sqrt(n) eps on average and n / 2 at most; measured after 100: 1.5 on average, at most 10 for
+///           random moves and 30 for moves by one token. Norms are kept as well as that. MovableKeys does not
+///           accumulate.
+/// Cost:     one cosine and sine a pair and token, 6 flops of double a pair and head. Allocates nothing.
 template <MutableDense Keys>
 void move_keys(Keys&& keys, const Rope& from, const Positions& old_positions, const Rope& to,
                const Positions& new_positions) {
@@ -52,14 +54,14 @@ void move_keys(Keys&& keys, const Rope& from, const Positions& old_positions, co
     return detail::angle(static_cast<double>(positions.axis(frequencies.axis(pair))[t]), frequencies.exact(pair));
   };
   const double scale = to.frequencies().magnitude / from.frequencies().magnitude;
-  detail::rotate(keys, head, from.num_rotating(num_heads, 0), detail::Direction::forward,
-                 detail::ComputedAngles{[&](Index t, Index pair) {
-                   const detail::DoubleDouble turn =
-                       angle_at(to.frequencies(), new_positions, t, pair) +
-                       detail::DoubleDouble{-1} * angle_at(from.frequencies(), old_positions, t, pair);
-                   const auto [cos, sin] = detail::cos_sin<detail::wide_t<Real>>(turn);
-                   return detail::CosSin{cos * scale, sin * scale};
-                 }});
+  detail::rotate<double>(keys, head, from.num_rotating(num_heads, 0), detail::Direction::forward,
+                         detail::ComputedAngles{[&](Index t, Index pair) {
+                           const detail::DoubleDouble turn =
+                               angle_at(to.frequencies(), new_positions, t, pair) +
+                               detail::DoubleDouble{-1} * angle_at(from.frequencies(), old_positions, t, pair);
+                           const auto [cos, sin] = detail::cos_sin<detail::wide_t<Real>>(turn);
+                           return detail::CosSin{cos * scale, sin * scale};
+                         }});
 }
 
 /// The same with one Rope: only the positions change.

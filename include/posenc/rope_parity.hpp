@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numbers>
+#include <utility>
 
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
@@ -71,10 +72,9 @@ struct GgmlRopeOptions {
 /// llama.cpp, YaRN included.
 ///
 /// \param rope features, layout and axes; its frequencies and magnitude are not used.
-/// Parity: the order of the float32 operations is ggml's. Its kernels may be compiled with other contractions of a * b
-/// + c
-///         (the ramp of YaRN), and cosf, sinf, powf and logf are those of its C library: then angles differ by an ulp
-///         or two.
+/// Parity: the order of the float32 operations is ggml's, and in the mix of YaRN one product is fused with the sum, as
+///         in a ggml that is compiled for a processor with FMA (its default). One that is compiled for another, or with
+///         another C library (cosf, sinf, powf and logf are from there), has angles that differ by an ulp or two.
 /// \throws std::invalid_argument if a number does not fit the Rope, or is out of its range.
 inline RopeTable<float> ggml_rope_table(const Rope& rope, const GgmlRopeOptions& options, Index num_positions,
                                         std::int64_t first = 0) {
@@ -118,14 +118,16 @@ inline RopeTable<float> ggml_rope_table(const Rope& rope, const GgmlRopeOptions&
       if (options.ext_factor != 0) {
         const float ramp = (static_cast<float>(i) - low) / std::max(0.001f, high - low);  // i is not restarted
         const float kept = (1 - std::min(1.0f, std::max(0.0f, ramp))) * options.ext_factor;
-        angle = angle * (1 - kept) + extrapolated * kept;
+        angle = std::fma(angle, 1 - kept, extrapolated * kept);  // as ggml's builds with FMA contract it
       }
       cos(i, t) = std::cos(angle) * magnitude;
       sin(i, t) = std::sin(angle) * magnitude;
       theta *= step;
     }
   }
-  return {rope, std::move(cos), std::move(sin), first};
+  RopeFrequencies frequencies = rope.frequencies();
+  frequencies.magnitude = magnitude;  // for apply_inverse, which takes it back
+  return {Rope(std::move(frequencies), rope.options()), std::move(cos), std::move(sin), first};
 }
 
 }  // namespace posenc::inline v0

@@ -10,6 +10,7 @@
 #include <posenc/attention_workspace.hpp>
 #include <posenc/concepts.hpp>
 #include <posenc/detail/attention_stream.hpp>
+#include <posenc/detail/attention_trial.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/scalar.hpp>
 
@@ -56,8 +57,12 @@ void require_streaming(const Queries& q, const Keys& k, const Values& v, const A
 /// \param outputs Dv x Tq, written in place; any storage order and stride.
 /// \param q, k, v D x Tq, D x Tk, Dv x Tk. float or double columns with contiguous features are read where they lie.
 /// \returns how many tiles were computed and skipped.
-/// \throws  std::invalid_argument if shapes or options do not fit; nothing is written then.
-/// Accuracy: e^x to 2e-7; a weight below e^-87 of the largest is 0. Queries that see nothing give zeros, NaN gives NaN.
+/// \throws  std::invalid_argument if shapes or options do not fit, and what an encoding throws at the outermost positions;
+///          nothing is written then.
+/// Accuracy: e^x to 2e-7; a weight below e^-87 of the largest is 0. Queries that see nothing give zeros.
+///           A NaN in a query or a key, and a score of +inf, give NaN to every query that sees it; a NaN value does so where
+///           its tile is computed. What is hidden should be finite: a mask by distance does not keep a NaN away. A score
+///           of -inf is a key that is hidden; finite scores may be as large as the scalar.
 /// Cost:     4 D flops and one exponential a visible score. Allocates nothing.
 /// Source:   Milakov and Gimelshein 2018, arXiv:1805.02867v2 (online softmax); Dao et al. 2022, arXiv:2205.14135v2.
 template <MutableDense Outputs, DenseExpression Queries, DenseExpression Keys, DenseExpression Values, class Scalar,
@@ -72,12 +77,14 @@ StreamCount streaming_attend_into(Outputs&& outputs, const Queries& q, const Key
   detail::require_size(outputs.cols(), q.cols(),
                        "posenc::streaming_attend: columns of the outputs must be those of "
                        "the queries");
+  if (q.cols() > 1)  // one query is written when all is done
+    (detail::AttentionTrial<Scalar>(workspace, options)(encodings), ...);
   using Out = typename std::remove_cvref_t<Outputs>::Scalar;
   detail::AttentionStream<Scalar, Queries, Keys, Values, Encodings...> stream(q, k, v, options, workspace,
                                                                               encodings...);
   StreamCount count;
-  for (Index first = 0; first < q.cols(); first += workspace.block_queries())
-    count += stream.run(first, std::min(workspace.block_queries(), q.cols() - first),
+  for (Index first = 0; first < q.cols(); first += stream.block_queries())
+    count += stream.run(first, std::min(stream.block_queries(), q.cols() - first),
                         [&](Index query, Scalar, Scalar sum, auto value) {
                           const Scalar factor = sum == 0 ? Scalar(0) : 1 / sum;
                           for (Index d = 0; d < outputs.rows(); ++d)
@@ -115,8 +122,8 @@ AttentionState<Scalar> streaming_attend_part(const Queries& q, const Keys& k, co
   AttentionState<Scalar> state(v.rows(), q.cols());
   detail::AttentionStream<Scalar, Queries, Keys, Values, Encodings...> stream(q, k, v, options, workspace,
                                                                               encodings...);
-  for (Index first = 0; first < q.cols(); first += workspace.block_queries())
-    stream.run(first, std::min(workspace.block_queries(), q.cols() - first),
+  for (Index first = 0; first < q.cols(); first += stream.block_queries())
+    stream.run(first, std::min(stream.block_queries(), q.cols() - first),
                [&](Index query, Scalar maximum, Scalar sum, auto value) {
                  state.maxima[query] = maximum;
                  state.sums[query] = sum;

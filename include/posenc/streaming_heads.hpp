@@ -46,7 +46,8 @@ struct OnCallingThread {
 /// \param q       (H * D) x Tq   \param k  (num_kv_heads * D) x Tk   \param v  (num_kv_heads * Dv) x Tk
 /// \param parallel_for see OnCallingThread; examples/07_threads.cpp has two.
 /// \returns how many tiles were computed and skipped.
-/// \throws  std::invalid_argument if shapes or options do not fit; nothing is written then.
+/// \throws  std::invalid_argument if shapes or options do not fit, and what an encoding throws at the outermost positions;
+///          nothing is written then.
 /// The rest is as for streaming_attend_into; the results do not depend on the threads.
 template <MutableDense Outputs, DenseExpression Queries, DenseExpression Keys, DenseExpression Values, class Workspaces,
           class ParallelFor, class... Encodings>
@@ -87,11 +88,16 @@ StreamCount streaming_attend_heads_into(Outputs&& outputs, const Queries& q, con
     };
   };
   for (Index head = 0; head < num_heads; ++head) {
-    const AttentionOptions one = of_head(head);
+    [[maybe_unused]] const AttentionOptions one = of_head(head);
     for (const auto& workspace : workspaces)
       detail::require_streaming<std::remove_cvref_t<decltype(workspace)>, Encodings...>(
           q.middleRows(head * dim, dim), k.middleRows(one.kv_head * dim, dim),
           v.middleRows(one.kv_head * value_dim, value_dim), one, workspace);
+  }
+  for (Index head = 0; head < num_heads && q.cols() > 0; ++head) {
+    using Scalar = typename std::remove_cvref_t<decltype(workspaces[0])>::Scalar;
+    [[maybe_unused]] const AttentionOptions one = of_head(head);
+    (detail::AttentionTrial<Scalar>(workspaces[0], one)(encodings), ...);
   }
 
   const Index block = workspaces[0].block_queries(), num_blocks = (q.cols() + block - 1) / block;

@@ -30,15 +30,15 @@ struct XPosOptions {
 ///
 /// The centre cancels where queries and keys have the same one, and only there: it must not follow the length of the
 /// sequence, as it does elsewhere, or keys in a cache no longer fit. Far from it the powers leave the range of the
-/// scalar (36 thousand tokens with scale_base 512 in float, on either side: put the centre in the middle), and that is
+/// scalar (35 thousand tokens with scale_base 512 in float, on either side: put the centre in the middle), and that is
 /// an error. `move_keys` puts cached keys in front of another centre.
 ///
 /// For causal attention: a score with a key after the query grows without bound.
 ///
 /// Shapes:   as Rope. Units: positions in tokens.
 /// Errors:   std::invalid_argument for a shape that does not fit; std::out_of_range for a position so far from the
-/// centre
-///           that the largest power would exceed 1/16 of the largest number of the scalar; nothing is written then.
+///           centre that the largest power would exceed 1/16 of the largest number of the scalar; nothing is written
+///           then.
 /// Accuracy: powers in double, rounded once, together with the cosine or sine.
 /// Source:   Sun et al. 2022, A Length-Extrapolatable Transformer, arXiv:2212.10554v1, section 3.2 (and torchscale).
 class XPos {
@@ -92,15 +92,16 @@ class XPos {
     to.require_near<X>(new_positions);
     using Real = detail::compute_t<typename std::remove_cvref_t<X>::Scalar>;
     const double magnitude = to.rope_.frequencies().magnitude / rope_.frequencies().magnitude;
-    detail::rotate(keys, head, rope_.num_rotating(num_heads, 0), detail::Direction::forward,
-                   detail::ComputedAngles{[&](Index t, Index pair) {
-                     const detail::DoubleDouble turn =
-                         to.angle(new_positions, t, pair) + detail::DoubleDouble{-1} * angle(old_positions, t, pair);
-                     const double power = exponent(old_positions, t, pair) - to.exponent(new_positions, t, pair);
-                     const double scale = magnitude * std::pow(decay(pair), power);
-                     const auto [cos, sin] = detail::cos_sin<detail::wide_t<Real>>(turn);
-                     return detail::CosSin{cos * scale, sin * scale};
-                   }});
+    detail::rotate<double>(keys, head, rope_.num_rotating(num_heads, 0), detail::Direction::forward,
+                           detail::ComputedAngles{[&](Index t, Index pair) {
+                             const detail::DoubleDouble turn = to.angle(new_positions, t, pair) +
+                                                               detail::DoubleDouble{-1} * angle(old_positions, t, pair);
+                             const double power =
+                                 exponent(old_positions, t, pair) - to.exponent(new_positions, t, pair);
+                             const double scale = magnitude * std::pow(decay(pair), power);
+                             const auto [cos, sin] = detail::cos_sin<detail::wide_t<Real>>(turn);
+                             return detail::CosSin{cos * scale, sin * scale};
+                           }});
   }
 
  private:

@@ -86,10 +86,11 @@ void multiply(Index rows, const Real* a, Index a_row, Index a_step, const Real* 
 }
 
 /// One step of the online softmax of a panel: raises the running maxima to those of the scores, turns the scores into
-/// weights relative to them, adds the weights to the running sums, and returns in `correction` what everything that was
+/// weights relative to them, adds the weights to the running sums, and gives in `correction` what everything that was
 /// weighed before must be multiplied by. A maximum of -inf, nothing visible yet, gives weights of 0.
+/// Returns whether a correction is not 1.
 template <int Packets, class Real>
-void softmax_step(Real* scores, Index num_keys, Real* maxima, Real* sums, Real* correction) {
+bool softmax_step(Real* scores, Index num_keys, Real* maxima, Real* sums, Real* correction) {
   using namespace Eigen::internal;
   constexpr Index lanes = Simd<Real>::lanes, width = Packets * lanes;
   packet_t<Real> largest[Packets], sum[Packets];
@@ -119,6 +120,7 @@ void softmax_step(Real* scores, Index num_keys, Real* maxima, Real* sums, Real* 
   POSENC_DETAIL_UNROLL
   for (int q = 0; q < Packets; ++q)
     store(sums + q * lanes, pmadd(load(sums + q * lanes), load(correction + q * lanes), sum[q]));
+  return !std::all_of(correction, correction + width, [](Real c) { return c == 1; });
 }
 
 /// For a single query: scores[j] = scale * <k_j, q>, four keys at a time.
@@ -143,6 +145,14 @@ void dot_keys(const Real* query, const Real* keys, Index key_step, Index dim, In
       POSENC_DETAIL_UNROLL
       for (int j = 0; j < Keys; ++j) sums[j] = pmadd(load(rows[j] + d), q, sums[j]);
     }
+    const auto less = [&]<class Packet>(Packet) {
+      for (; d + unpacket_traits<Packet>::size <= dim; d += unpacket_traits<Packet>::size) {
+        POSENC_DETAIL_UNROLL
+        for (int j = 0; j < Keys; ++j) rest[j] += predux(pmul(ploadu<Packet>(rows[j] + d), ploadu<Packet>(query + d)));
+      }
+    };
+    less(typename SimdParts<Real>::Half());
+    less(typename SimdParts<Real>::Quarter());
     for (; d < dim; ++d) {
       POSENC_DETAIL_UNROLL
       for (int j = 0; j < Keys; ++j) rest[j] += rows[j][d] * query[d];
@@ -155,28 +165,65 @@ void dot_keys(const Real* query, const Real* keys, Index key_step, Index dim, In
   for (; key < num_keys; ++key) some.template operator()<1>(key);
 }
 
+/// For a single query, one step of the online softmax: raises the running maximum, turns the scores into weights relative
+/// to it, adds them to the running sum, and returns what everything that was weighed before must be multiplied by.
+template <class Real>
+Real softmax_column(Real* scores, Index num_keys, Real& maximum, Real& sum) {
+  using namespace Eigen::internal;
+  constexpr Index lanes = Simd<Real>::lanes;
+  constexpr Real nothing = -std::numeric_limits<Real>::infinity();
+  Real rest[lanes];  // the last keys, filled up with those that weigh nothing
+  const Index full = num_keys / lanes * lanes;
+  std::fill(std::copy(scores + full, scores + num_keys, rest), rest + lanes, nothing);
+
+  packet_t<Real> largest = broadcast(maximum);
+  for (Index key = 0; key < full; key += lanes) largest = pmax(largest, load(scores + key));
+  largest = pmax(largest, load(rest));
+  const Real before = maximum;
+  maximum = predux_max(largest);
+  const packet_t<Real> reference = broadcast(std::max(maximum, std::numeric_limits<Real>::lowest()));
+  packet_t<Real> weights = exp_of_negative<Real>(psub(load(rest), reference));
+  store(rest, weights);
+  for (Index key = 0; key < full; key += lanes) {
+    const packet_t<Real> weight = exp_of_negative<Real>(psub(load(scores + key), reference));
+    store(scores + key, weight);
+    weights = padd(weights, weight);
+  }
+  std::copy(rest, rest + (num_keys - full), scores + full);
+  const Real correction = pfirst(exp_of_negative<Real>(psub(broadcast(before), reference)));
+  sum = sum * correction + predux(weights);
+  return correction;
+}
+
 /// For a single query: output = correction * output + sum_j weights[j] v_j, four packets of features at a time.
 template <class Real>
 void sum_values(const Real* weights, const Real* values, Index value_step, Index dim, Index num_keys, Real correction,
                 Real* output) {
   using namespace Eigen::internal;
   constexpr Index lanes = Simd<Real>::lanes;
-  const auto some = [&]<int Packets>(Index d) {
-    packet_t<Real> sums[Packets];
+  const auto some = [&]<int Packets, class Packet>(Index d, Packet) {
+    constexpr Index size = unpacket_traits<Packet>::size;
+    Packet sums[Packets];
     POSENC_DETAIL_UNROLL
-    for (int i = 0; i < Packets; ++i) sums[i] = pmul(load(output + d + i * lanes), broadcast(correction));
+    for (int i = 0; i < Packets; ++i) sums[i] = pmul(ploadu<Packet>(output + d + i * size), pset1<Packet>(correction));
     for (Index key = 0; key < num_keys; ++key) {
-      const packet_t<Real> weight = broadcast(weights[key]);
+      const Packet weight = pset1<Packet>(weights[key]);
       POSENC_DETAIL_UNROLL
       for (int i = 0; i < Packets; ++i)
-        sums[i] = pmadd(weight, load(values + key * value_step + d + i * lanes), sums[i]);
+        sums[i] = pmadd(weight, ploadu<Packet>(values + key * value_step + d + i * size), sums[i]);
     }
     POSENC_DETAIL_UNROLL
-    for (int i = 0; i < Packets; ++i) store(output + d + i * lanes, sums[i]);
+    for (int i = 0; i < Packets; ++i) pstoreu(output + d + i * size, sums[i]);
   };
   Index d = 0;
-  for (; d + 4 * lanes <= dim; d += 4 * lanes) some.template operator()<4>(d);
-  for (; d + lanes <= dim; d += lanes) some.template operator()<1>(d);
+  for (; d + 4 * lanes <= dim; d += 4 * lanes) some.template operator()<4>(d, packet_t<Real>());
+  const auto less = [&]<class Packet>(Packet packet) {
+    for (; d + unpacket_traits<Packet>::size <= dim; d += unpacket_traits<Packet>::size)
+      some.template operator()<1>(d, packet);
+  };
+  less(packet_t<Real>());
+  less(typename SimdParts<Real>::Half());
+  less(typename SimdParts<Real>::Quarter());
   for (; d < dim; ++d) {
     Real sum = output[d] * correction;
     for (Index key = 0; key < num_keys; ++key) sum += weights[key] * values[key * value_step + d];

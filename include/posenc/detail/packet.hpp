@@ -32,6 +32,13 @@ template <class Real>
 struct SimdBits {
   using Packet = typename Eigen::internal::unpacket_traits<packet_t<Real>>::integer_packet;
 };
+
+/// Packets of half and of a quarter as many numbers, where there are such: for what is left behind the last whole packet.
+template <class Real>
+struct SimdParts {
+  using Half = typename Eigen::internal::unpacket_traits<packet_t<Real>>::half;
+  using Quarter = typename Eigen::internal::unpacket_traits<Half>::half;
+};
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
@@ -51,8 +58,8 @@ EIGEN_ALWAYS_INLINE void store(Real* to, const packet_t<Real>& packet) {
 
 /// e^x for x <= 0, element by element: exactly 0 below ln of the smallest normal number, NaN for NaN.
 ///
-/// For float: x = n ln 2 + r, where n is read off the low bits of x / ln 2 + 1.5 * 2^23, and the polynomial of e^r has
-/// the exponent n added to its bits. Relative error below 2e-7; a fifth faster than the general exponential.
+/// For float: x = n ln 2 + r. The low bits of x / ln 2 + 1.5 * 2^23 + 127, moved up to where an exponent is, are 2^n, by
+/// which the polynomial of e^r is multiplied. Relative error below 2e-7; a fifth faster than the general exponential.
 template <class Real>
 EIGEN_ALWAYS_INLINE packet_t<Real> exp_of_negative(const packet_t<Real>& x) {
   using namespace Eigen::internal;
@@ -60,8 +67,8 @@ EIGEN_ALWAYS_INLINE packet_t<Real> exp_of_negative(const packet_t<Real>& x) {
   if constexpr (std::is_same_v<Real, float> && Simd<Real>::lanes > 1) {
     using Integers = typename SimdBits<Real>::Packet;
     const auto constant = [](float value) { return pset1<Packet>(value); };
-    const Packet shifted = pmadd(x, constant(1.44269504f), constant(12582912.0f));  // 1.5 * 2^23 + n
-    const Packet n = psub(shifted, constant(12582912.0f));
+    const Packet shifted = pmadd(x, constant(1.44269504f), constant(12583039.0f));  // 1.5 * 2^23 + 127 + n
+    const Packet n = psub(shifted, constant(12583039.0f));
     Packet r = pmadd(n, constant(-0.693359375f), x);  // ln 2 in two parts, the first exact in few bits
     r = pmadd(n, constant(2.12194440e-4f), r);
     Packet series = pmadd(r, constant(0.001392617612010237f), constant(0.008363173074517644f));
@@ -69,9 +76,8 @@ EIGEN_ALWAYS_INLINE packet_t<Real> exp_of_negative(const packet_t<Real>& x) {
     series = pmadd(series, r, constant(0.16666577025597937f));
     series = pmadd(series, r, constant(0.5f));
     series = padd(pmadd(pmul(series, r), r, r), constant(1.0f));
-    const Integers exponent = plogical_shift_left<23>(preinterpret<Integers>(shifted));
-    const Packet result = preinterpret<Packet>(padd(preinterpret<Integers>(series), exponent));
-    return pandnot(result, pcmp_lt(x, constant(-87.3365f)));
+    const Packet power = preinterpret<Packet>(plogical_shift_left<23>(preinterpret<Integers>(shifted)));
+    return pandnot(pmul(series, power), pcmp_lt(x, constant(-87.3365f)));
   } else {
     constexpr Real smallest = std::is_same_v<Real, float> ? Real(-87.3365) : Real(-708.396);
     if constexpr (Simd<Real>::lanes > 1)

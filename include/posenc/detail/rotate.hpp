@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <posenc/concepts.hpp>
@@ -114,10 +115,12 @@ ComputedAngles(Function) -> ComputedAngles<Function>;
 /// `source.of_token(t, pair, n, buffer)` gives the n angles of column t from `pair` on, `source.of_pair(pair, t, n,
 /// buffer)` those of one pair from column t on. Either may fill the buffer or return memory of its own, and is asked
 /// once for all heads.
-template <class X, class Source>
+///
+/// \tparam Arithmetic what to compute in, if not in the arithmetic of x.
+template <class Arithmetic = void, class X, class Source>
 void rotate(X& x, const HeadLayout& head, Index num_heads, Direction direction, const Source& source) {
   using Scalar = typename X::Scalar;
-  using Real = compute_t<Scalar>;
+  using Real = std::conditional_t<std::is_void_v<Arithmetic>, compute_t<Scalar>, Arithmetic>;
   using Feature = typename Eigen::NumTraits<Scalar>::Real;
 
   // A complex number is a pair of adjacent features, whatever the layout of real matrices.
@@ -165,6 +168,9 @@ inline Index require_heads(Index num_features, Index head_dim, const char* who) 
 /// The same for a matrix of tokens, whose columns must be the positions.
 template <class X, class Positions>
 Index require_heads(const X& x, Index head_dim, const Positions& positions, const char* who) {
+  static_assert(
+      RealScalar<typename Eigen::NumTraits<typename X::Scalar>::Real>,
+      "posenc: queries and keys must be of float, double, half or bfloat16, or of std::complex of the first two");
   const Index num_heads = require_heads(x.rows() * (is_complex<typename X::Scalar> ? 2 : 1), head_dim, who);
   if (x.cols() != positions.size()) [[unlikely]]
     fail_size((std::string(who) + ": columns must be the number of positions").c_str(), positions.size(), x.cols());

@@ -6,6 +6,7 @@
 #include <Eigen/Core>
 #include <string>
 
+#include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/positions.hpp>
 
@@ -15,6 +16,8 @@ namespace posenc::inline v0::detail {
 template <class Scores>
 void require_tile(const Scores& scores, const Positions& key_positions, const Positions& query_positions,
                   const char* who) {
+  static_assert(RealScalar<typename Scores::Scalar>,
+                "posenc: scores, weights and outputs must be of float, double, half or bfloat16");
   if (scores.rows() != key_positions.size()) [[unlikely]]
     fail_size((std::string(who) + ": rows of the scores must be the number of key positions").c_str(),
               key_positions.size(), scores.rows());
