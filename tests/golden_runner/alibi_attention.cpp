@@ -21,7 +21,6 @@ namespace {
 
 using posenc::Alibi;
 using posenc::AlibiForm;
-using posenc::MultiHeadAttention;
 using posenc::Positions;
 using posenc::ProjectionWeights;
 
@@ -51,14 +50,7 @@ struct FusedHeads {
 };
 
 /// One peer's layer: fused weights and what comes behind them.
-struct FusedLayer {
-  ProjectionWeights<float> weights;
-  posenc::MultiHeadAttentionOptions options;
-
-  Index head_dim() const { return weights.query.rows() / options.num_heads; }
-};
-
-FusedLayer fused_layer(Case& c) {
+Layer fused_layer(Case& c) {
   const auto num_heads = c.get<Index>("n_heads");
   const FusedHeads heads{.layout = c.get<std::string>("qkv_layout"),
                          .num_heads = num_heads,
@@ -81,19 +73,16 @@ FusedLayer fused_layer(Case& c) {
 
 /// One batch of the layer with a bias, against the peer's weights, its heads before the output map, and its output.
 template <class Bias>
-void compare_batch(Case& c, const FusedLayer& layer, const Positions& positions, Index batch, const Bias& bias) {
+void compare_batch(Case& c, const Layer& layer, const Positions& positions, Index batch, const Bias& bias) {
   const auto visible = c.array<std::int64_t>("visible");
   const auto probs = c.array<float>("probs"), output = c.array<float>("output"), context = c.array<float>("context");
   const auto input = self_attention(c.array<float>("hidden_states").at(batch), positions);
-  FusedLayer without_output = layer;
+  Layer without_output = layer;
   without_output.weights.output.setIdentity(layer.weights.query.rows(), layer.weights.query.rows());
   without_output.weights.output_bias.resize(0);
   with_masks(visible, batch, positions, positions, [&](const std::string& suffix, const auto&... masks) {
-    compare_layer(c, suffix, of_layers, MultiHeadAttention(layer.weights, layer.options, bias, masks...), input, batch,
-                  probs, output);
-    compare_layer(c, suffix + ", heads", of_layers,
-                  MultiHeadAttention(without_output.weights, layer.options, bias, masks...), input, batch, probs,
-                  context);
+    compare_layer(c, suffix, of_layers, layer, input, batch, probs, output, bias, masks...);
+    compare_layer(c, suffix + ", heads", of_layers, without_output, input, batch, probs, context, bias, masks...);
   });
 }
 
@@ -129,7 +118,8 @@ void bloom_or_falcon(Case& c, bool is_falcon) {
                         {&peer(batch, 0, 0, 0), &peer(batch, 0, 0, 0) + peer.size() / peer.size(0)});
     if (is_falcon) {
       compare_bias<Eigen::bfloat16>(c, "bias, bfloat16", Tolerance::relative(0x1p-7), alibi, positions, given);
-      compare_batch(c, layer, positions, batch, GivenBias(given, 1 / std::sqrt(static_cast<float>(layer.head_dim()))));
+      compare_batch(c, layer, positions, batch,
+                    GivenBias(given, 1 / std::sqrt(static_cast<float>(c.get<Index>("head_dim")))));
     } else {
       compare_bias(c, "bias", of_biases, alibi, positions, given);
       compare_batch(c, layer, positions, batch, alibi);
@@ -156,8 +146,12 @@ void symmetric(Case& c) {
           .query_positions = queries, .key_positions = keys, .head = head, .kv_head = head};
       c.compare("weights", of_layers, posenc::attention_weights(q(batch, head), k(batch, head), options, alibi),
                 probs.at(batch, head));
-      c.compare("output", of_layers, posenc::attend(q(batch, head), k(batch, head), v(batch, head), options, alibi),
-                out(batch, head));
+      attend_both_ways(
+          q(batch, head), k(batch, head), v(batch, head), options,
+          [&](const std::string& way, const Matrix<float>& output) {
+            c.compare("output" + way, of_layers, output, out(batch, head));
+          },
+          alibi);
     }
 }
 

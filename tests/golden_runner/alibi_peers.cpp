@@ -110,15 +110,17 @@ void ggml_softmax_alibi(Case& c) {
       AttentionOptions options{
           .query_positions = queries, .key_positions = keys, .scale = scale, .head = head, .kv_head = kv_head};
       masked([&](const std::string& suffix, const auto&... masks) {
-        c.compare("attention" + suffix, tolerance,
-                  posenc::attend(q.at(head), k.at(kv_head), v.at(kv_head), options, alibi, masks...), out.at(head));
-        c.compare("attention" + suffix + ", streamed", tolerance,
-                  posenc::streaming_attend(q.at(head), k.at(kv_head), v.at(kv_head), options, alibi, masks...),
-                  out.at(head));
+        const auto compare_with = [&](const std::string& bias_name, const auto& bias) {
+          attend_both_ways(
+              q.at(head), k.at(kv_head), v.at(kv_head), options,
+              [&](const std::string& way, const Matrix<float>& output) {
+                c.compare("attention" + suffix + bias_name + way, tolerance, output, out.at(head));
+              },
+              bias, masks...);
+        };
+        compare_with("", alibi);
         options.head = 0;
-        c.compare("attention" + suffix + ", mask given", tolerance,
-                  posenc::attend(q.at(head), k.at(kv_head), v.at(kv_head), options, given_mask(head), masks...),
-                  out.at(head));
+        compare_with(", mask given", given_mask(head));
         options.head = head;
       });
     }

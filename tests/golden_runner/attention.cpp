@@ -22,7 +22,6 @@ namespace golden {
 namespace {
 
 using posenc::AttentionOptions;
-using posenc::MultiHeadAttention;
 using posenc::Positions;
 using posenc::ProjectionWeights;
 
@@ -63,7 +62,7 @@ Matrix<float> in_chunks(const ProjectionWeights<float>& weights, const posenc::R
 
 }  // namespace
 
-/// Heads with a scale and a mask. Where all keys of a query are hidden the peer averages, and this library gives zeros:
+/// Heads with a scale and a mask, some with a soft cap or a sink. Where all keys of a query are hidden the peer averages, and this library gives zeros:
 /// that is required of these, and the others are compared.
 void attention_core(Case& c) {
   const auto tolerance = Tolerance::absolute(5e-6);
@@ -75,6 +74,9 @@ void attention_core(Case& c) {
   c.expect("n_kv_heads", k.num_heads());
   c.expect("head_dim", q.head_dim());
   const auto scale = c.get<double>("scale");
+  const double soft_cap = c.get_or("softcap", 0.0);
+  const bool has_sinks = c.has_array("sinks");
+  const auto sinks = has_sinks ? vector(c, "sinks") : Vector<float>();
 
   // Queries are at the end of the keys.
   const Positions keys = posenc::positions(k.num_tokens());
@@ -84,22 +86,31 @@ void attention_core(Case& c) {
       const VisibleMask mask(visible, batch);
       for (Index head = 0; head < q.num_heads(); ++head) {
         const Index kv_head = head / (q.num_heads() / k.num_heads());
-        const AttentionOptions options{
-            .query_positions = queries, .key_positions = keys, .scale = scale, .head = head, .kv_head = kv_head};
+        AttentionOptions options{.query_positions = queries,
+                                 .key_positions = keys,
+                                 .scale = scale,
+                                 .soft_cap = soft_cap,
+                                 .head = head,
+                                 .kv_head = kv_head};
+        if (has_sinks) options.sink = static_cast<double>(sinks[head]);
         const Matrix<float> weights = posenc::attention_weights(q(batch, head), k(batch, kv_head), options, masks...);
-        const Matrix<float> output =
-            posenc::attend(q(batch, head), k(batch, kv_head), v(batch, kv_head), options, masks...);
-        for (Index query = 0; query < queries.size(); ++query) {
-          bool sees_any = false;
-          for (Index key = 0; key < keys.size(); ++key) sees_any = sees_any || mask.is_visible(key, query, head);
-          if (sees_any) {
-            c.compare("weights" + suffix, tolerance, weights.col(query), probs.at(batch, head).col(query));
-            c.compare("output" + suffix, tolerance, output.col(query), out(batch, head).col(query));
-          } else {
-            c.require("zeros where all is hidden" + suffix,
-                      weights.col(query).isZero(0) && output.col(query).isZero(0));
+        const auto compare = [&](const std::string& check, const Matrix<float>& ours, const auto& peer) {
+          for (Index query = 0; query < queries.size(); ++query) {
+            bool sees_any = false;
+            for (Index key = 0; key < keys.size(); ++key) sees_any = sees_any || mask.is_visible(key, query, head);
+            if (sees_any)
+              c.compare(check, tolerance, ours.col(query), peer.col(query));
+            else
+              c.require("zeros where all is hidden: " + check, ours.col(query).isZero(0));
           }
-        }
+        };
+        compare("weights" + suffix, weights, probs.at(batch, head));
+        attend_both_ways(
+            q(batch, head), k(batch, kv_head), v(batch, kv_head), options,
+            [&](const std::string& way, const Matrix<float>& output) {
+              compare("output" + suffix + way, output, out(batch, head));
+            },
+            masks...);
       }
     });
 }
@@ -139,8 +150,8 @@ void torch_multi_head_attention(Case& c) {
     const LayerInput input{query.at(batch), key.at(batch), value.at(batch), queries, keys};
     with_masks(visible, batch, keys, queries, [&](const std::string& suffix, const auto&... masks) {
       const auto compare = [&](const std::string& with, const auto&... biases) {
-        compare_layer(c, suffix + with, tolerance, MultiHeadAttention(weights, options, biases..., masks...), input,
-                      batch, peer_weights, out);
+        compare_layer(c, suffix + with, tolerance, {weights, options}, input, batch, peer_weights, out, biases...,
+                      masks...);
       };
       if (!c.has_array("bias")) return compare("");
       const auto bias = c.array<float>("bias");
@@ -186,8 +197,7 @@ void llama_layer(Case& c) {
     const Positions positions = position_ids.row(batch);
     const auto input = self_attention(x.at(batch), positions);
     with_masks(visible, batch, positions, positions, [&](const std::string& suffix, const auto&... masks) {
-      compare_layer(c, suffix, tolerance, MultiHeadAttention(weights, options, rope, masks...), input, batch, probs,
-                    full);
+      compare_layer(c, suffix, tolerance, {weights, options}, input, batch, probs, full, rope, masks...);
     });
 
     Matrix<float> keys, values;

@@ -28,7 +28,6 @@ namespace {
 
 using posenc::AttentionOptions;
 using posenc::ClippedRelative;
-using posenc::MultiHeadAttention;
 using posenc::MultiHeadAttentionOptions;
 using posenc::Positions;
 using posenc::ProjectionWeights;
@@ -114,9 +113,12 @@ void shaw_tensor2tensor(Case& c) {
         c.compare("weights" + suffix, tolerance,
                   posenc::attention_weights(q(batch, head), k(batch, head), options, relative, masks...),
                   peer_weights.at(batch, head));
-        c.compare("output" + suffix, tolerance,
-                  posenc::attend(q(batch, head), k(batch, head), v(batch, head), options, relative, masks...),
-                  out(batch, head));
+        attend_both_ways(
+            q(batch, head), k(batch, head), v(batch, head), options,
+            [&](const std::string& way, const Matrix<float>& output) {
+              c.compare("output" + suffix + way, tolerance, output, out(batch, head));
+            },
+            relative, masks...);
       });
     }
 }
@@ -140,8 +142,8 @@ void shaw_opennmt(Case& c) {
   const auto compare_with = [&](const auto&... encodings) {
     for (Index batch = 0; batch < x.size(0); ++batch)
       with_masks(visible, batch, positions, positions, [&](const std::string& suffix, const auto&... masks) {
-        compare_layer(c, suffix, tolerance, MultiHeadAttention(weights, options, encodings..., masks...),
-                      self_attention(x.at(batch), positions), batch, attn, out);
+        compare_layer(c, suffix, tolerance, {weights, options}, self_attention(x.at(batch), positions), batch, attn,
+                      out, encodings..., masks...);
       });
   };
 
@@ -205,9 +207,12 @@ void shaw_bert(Case& c) {
         c.compare("weights" + suffix, tolerance,
                   posenc::attention_weights(q(batch, head), k(batch, head), options, relative, masks...),
                   probs.at(batch, head));
-        c.compare("output" + suffix, tolerance,
-                  posenc::attend(q(batch, head), k(batch, head), v(batch, head), options, relative, masks...),
-                  out(batch, head));
+        attend_both_ways(
+            q(batch, head), k(batch, head), v(batch, head), options,
+            [&](const std::string& way, const Matrix<float>& output) {
+              c.compare("output" + suffix + way, tolerance, output, out(batch, head));
+            },
+            relative, masks...);
       }
     });
 }
@@ -230,8 +235,8 @@ void shaw_wav2vec2_bert(Case& c) {
   const Positions positions = posenc::positions(num_tokens);
   const auto compare_with = [&](const auto& encoding) {
     for (Index batch = 0; batch < x.size(0); ++batch)
-      compare_layer(c, "", tolerance, MultiHeadAttention(weights, options, encoding),
-                    self_attention(x.at(batch), positions), batch, probs, out);
+      compare_layer(c, "", tolerance, {weights, options}, self_attention(x.at(batch), positions), batch, probs, out,
+                    encoding);
   };
 
   const auto type = c.get<std::string>("type");
@@ -259,7 +264,7 @@ void shaw_wav2vec2_bert(Case& c) {
       auto input = self_attention(x.at(batch), positions);
       rope(input.query, positions);
       rope(input.key, positions);
-      compare_layer(c, "", tolerance, MultiHeadAttention(weights, options), input, batch, probs, out);
+      compare_layer(c, "", tolerance, {weights, options}, input, batch, probs, out);
     }
   } else {
     throw UnknownKind("type " + type);

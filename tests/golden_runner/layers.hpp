@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What the cases of whole attention layers share: masks and biases that come as data, and the comparison of a layer.
+// What the cases of whole attention layers share: masks and biases that come as data, and the comparison of a layer
+// or a head.
 
 #include <algorithm>
 #include <cstdint>
@@ -10,10 +11,12 @@
 #include <utility>
 #include <vector>
 
+#include <posenc/attention.hpp>
 #include <posenc/bias_matrix.hpp>
 #include <posenc/concepts.hpp>
 #include <posenc/masks.hpp>
 #include <posenc/multi_head_attention.hpp>
+#include <posenc/streaming_attention.hpp>
 
 #include "golden.hpp"
 
@@ -97,16 +100,37 @@ inline LayerInput self_attention(Matrix<float> x, const posenc::Positions& posit
   return {x, x, x, positions, positions};
 }
 
-/// A layer against the peer's output [batch, query, features] and weights [batch, heads, query, key].
-template <class Layer>
-void compare_layer(Case& c, const std::string& suffix, const Tolerance& tolerance, const Layer& layer,
-                   const LayerInput& input, Index batch, const Tensor<float>& weights, const Tensor<float>& output) {
-  for (Index head = 0; head < layer.num_heads(); ++head)
-    c.compare("weights" + suffix, tolerance,
-              layer.weights(input.query, input.key, input.query_positions, input.key_positions, head),
-              weights.at(batch, head));
-  c.compare("output" + suffix, tolerance,
-            layer(input.query, input.key, input.value, input.query_positions, input.key_positions), output.at(batch));
+/// What a layer is made of, but for its encodings.
+struct Layer {
+  posenc::ProjectionWeights<float> weights;
+  posenc::MultiHeadAttentionOptions options;
+};
+
+/// A layer with some encodings against the peer's output [batch, query, features] and weights [batch, heads, query, key];
+/// the output as the reference attention makes it and as the streaming one does.
+template <class... Encodings>
+void compare_layer(Case& c, const std::string& suffix, const Tolerance& tolerance, Layer of, const LayerInput& input,
+                   Index batch, const Tensor<float>& weights, const Tensor<float>& output,
+                   const Encodings&... encodings) {
+  for (const bool is_streaming : {false, true}) {
+    of.options.algorithm = is_streaming ? posenc::AttentionAlgorithm::streaming : posenc::AttentionAlgorithm::reference;
+    const posenc::MultiHeadAttention layer(of.weights, of.options, encodings...);
+    if (!is_streaming)
+      for (Index head = 0; head < layer.num_heads(); ++head)
+        c.compare("weights" + suffix, tolerance,
+                  layer.weights(input.query, input.key, input.query_positions, input.key_positions, head),
+                  weights.at(batch, head));
+    c.compare("output" + suffix + (is_streaming ? ", streamed" : ""), tolerance,
+              layer(input.query, input.key, input.value, input.query_positions, input.key_positions), output.at(batch));
+  }
+}
+
+/// Calls f(suffix, output) with the output of one head as the reference attention makes it, and as the streaming one does.
+template <class Queries, class Keys, class Values, class F, class... Encodings>
+void attend_both_ways(const Queries& q, const Keys& k, const Values& v, const posenc::AttentionOptions& options, F f,
+                      const Encodings&... encodings) {
+  f("", posenc::attend(q, k, v, options, encodings...));
+  f(", streamed", posenc::streaming_attend(q, k, v, options, encodings...));
 }
 
 }  // namespace golden

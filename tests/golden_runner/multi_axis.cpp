@@ -137,14 +137,14 @@ void mrope_rotation(Case& c) {
     const auto positions = Positions::axes(entries, position_ids.size(0));
     const auto float32 = float32_columns(given, positions);
     const RopeTable<float> table(rope, *std::max_element(entries.begin(), entries.end()) + 1);
-    for (const auto& [before, after, are_keys] : rotations) {
+    for (const Rotated& rotated : rotations) {
       const auto compare = [&](const std::string& check, const Tolerance& how_far, const auto& rotation,
                                const Positions& where) {
-        Matrix<float> x = before.together(batch);
+        Matrix<float> x = rotated.before.together(batch);
         rotation(x, where);
-        c.compare(check, how_far, x, after.together(batch));
+        c.compare(check, how_far, x, rotated.after.together(batch));
       };
-      const auto columns = posenc::positions(before.num_tokens());
+      const auto columns = posenc::positions(rotated.before.num_tokens());
       compare("q, k", tolerance, rope, positions);
       compare("q, k, own table", tolerance, table, positions);
       compare("q, k in float32", given_angles(), RopeTable<float>(one_axis, float32.cos, float32.sin), columns);

@@ -9,8 +9,6 @@ namespace {
 /// The one list of what is not consumed yet. An entry goes when its feature arrives.
 constexpr StillToCome list[] = {
     // Cases of files that are consumed otherwise.
-    {"attention_core", "soft cap on scores", [](const Case& c) { return c.has("softcap"); }},
-    {"attention_core", "attention sinks", [](const Case& c) { return c.has_array("sinks"); }},
     {"relative_misc", "DeBERTa's log buckets", [](const Case& c) { return c.has("bucket_size"); }},
 
     // Whole files.

@@ -14,7 +14,6 @@
 
 #include <posenc/bias_matrix.hpp>
 #include <posenc/multi_head_attention.hpp>
-#include <posenc/streaming_attention.hpp>
 
 #include "files.hpp"
 #include "layers.hpp"
@@ -22,7 +21,6 @@
 namespace golden {
 namespace {
 
-using posenc::MultiHeadAttention;
 using posenc::Positions;
 using posenc::ProjectionWeights;
 using posenc::T5Arithmetic;
@@ -79,7 +77,7 @@ Index bucket_by_integers(std::int64_t key_minus_query, const T5Options& options)
   return first + single + j;
 }
 
-/// A layer without a factor 1/sqrt(D): ours, and one head at a time through streaming attention.
+/// A layer without a factor 1/sqrt(D).
 void layer(Case& c) {
   const auto tolerance = Tolerance::absolute(5e-6);
   const ProjectionWeights<float> weights{.query = linear_weight(c, "w_q"),
@@ -95,18 +93,8 @@ void layer(Case& c) {
   const Positions positions = posenc::positions(x.size(1));
   for (Index batch = 0; batch < x.size(0); ++batch)
     with_masks(visible, batch, positions, positions, [&](const std::string& suffix, const auto&... masks) {
-      const auto input = self_attention(x.at(batch), positions);
-      compare_layer(c, suffix, tolerance,
-                    MultiHeadAttention(weights, {.num_heads = num_heads, .scale = 1}, bias, masks...), input, batch,
-                    attn, out);
-
-      const Matrix<float> q = weights.query * input.query, k = weights.key * input.key, v = weights.value * input.value;
-      Matrix<float> heads(q.rows(), q.cols());
-      for (Index head = 0; head < num_heads; ++head)
-        heads.middleRows(head * dim, dim) = posenc::streaming_attend(
-            q.middleRows(head * dim, dim), k.middleRows(head * dim, dim), v.middleRows(head * dim, dim),
-            {.query_positions = positions, .key_positions = positions, .scale = 1, .head = head}, bias, masks...);
-      c.compare("output" + suffix + ", streamed", tolerance, weights.output * heads, out.at(batch));
+      compare_layer(c, suffix, tolerance, {weights, {.num_heads = num_heads, .scale = 1}},
+                    self_attention(x.at(batch), positions), batch, attn, out, bias, masks...);
     });
 }
 

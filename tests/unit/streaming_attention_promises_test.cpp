@@ -163,7 +163,8 @@ TEST_CASE("Inputs of any storage order and stride, and outputs as well", "[strea
   using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   using Strided = Eigen::Map<const Matrix<float>, 0, Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>>;
   const Alibi alibi(1);
-  for (const auto& [num_queries, num_keys] : {std::pair<Index, Index>{70, 600}, {1, 600}, {5, 3}}) {
+  for (const auto& lengths : {std::pair<Index, Index>{70, 600}, {1, 600}, {5, 3}}) {
+    const Index num_queries = lengths.first, num_keys = lengths.second;
     const Tokens<float> x({num_queries, num_keys, 20, 7});
     const AttentionOptions options = behind_a_cache(num_queries, num_keys).options();
     AttentionWorkspace<float> workspace(20, 7);
