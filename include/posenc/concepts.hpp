@@ -46,9 +46,11 @@ using Matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColM
 template <class Scalar>
 using Vector = Eigen::Matrix<Scalar, Eigen::Dynamic, 1, Eigen::ColMajor>;
 
-/// Any Eigen matrix or array expression.
+/// Any Eigen matrix or array expression. (A part of a vector, head(n), derives from the DenseBase of another type.)
 template <class X>
-concept DenseExpression = std::derived_from<std::remove_cvref_t<X>, Eigen::DenseBase<std::remove_cvref_t<X>>>;
+concept DenseExpression = requires(const std::remove_cvref_t<X>& x) {
+  []<class Derived>(const Eigen::DenseBase<Derived>&) {}(x);
+};
 
 /// What a hook may write through: an lvalue with direct access to its memory, or a temporary *view* of one (a block, a
 /// map, a transpose). Not a const object, not an expression that is computed, and not a temporary matrix, in which the

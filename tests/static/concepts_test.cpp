@@ -37,6 +37,7 @@ static_assert(DenseExpression<Eigen::Ref<const MatrixXf>>);
 static_assert(DenseExpression<decltype(any<MatrixXf&>() + any<MatrixXf&>())>);
 static_assert(DenseExpression<decltype(any<MatrixXf&>() * any<MatrixXf&>())>);
 static_assert(DenseExpression<decltype(MatrixXf::Zero(2, 2))>);
+static_assert(DenseExpression<decltype(any<const Eigen::VectorXf&>().head(2))>);
 static_assert(!DenseExpression<float>);
 static_assert(!DenseExpression<std::vector<float>>);
 static_assert(!DenseExpression<MatrixXf*>);
@@ -70,6 +71,8 @@ static_assert(MutableDense<decltype(any<MatrixXf&>().transpose())>);
 static_assert(MutableDense<decltype(any<MatrixXf&>().transpose().topRows(2))>);
 static_assert(MutableDense<decltype(any<MatrixXf&>().array())>);
 static_assert(MutableDense<decltype(any<Eigen::Map<MatrixXf>&>().rightCols(1))>);
+static_assert(MutableDense<decltype(any<Eigen::VectorXf&>().segment(1, 2))>);
+static_assert(MutableDense<decltype(any<Eigen::RowVectorXf&>().tail<2>())>);
 static_assert(MutableDense<decltype(posenc::tokens(any<float*>(), {}))>);
 // Nothing may be written to these.
 static_assert(!MutableDense<const MatrixXf&>);
@@ -78,6 +81,7 @@ static_assert(!MutableDense<Eigen::Map<const MatrixXf>>);
 static_assert(!MutableDense<Eigen::Map<const MatrixXf>&>);
 static_assert(!MutableDense<Eigen::Ref<const MatrixXf>&>);
 static_assert(!MutableDense<decltype(any<const MatrixXf&>().leftCols(2))>);
+static_assert(!MutableDense<decltype(any<const Eigen::VectorXf&>().head(2))>);
 static_assert(!MutableDense<decltype(any<const MatrixXf&>().transpose())>);
 static_assert(!MutableDense<decltype(posenc::tokens(any<const float*>(), {}))>);
 // The result would be lost.
