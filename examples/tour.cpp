@@ -196,8 +196,7 @@ void draw(const std::vector<Finding>& findings, std::vector<std::string> words, 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::filesystem::path sources = std::filesystem::path(__FILE__).parent_path();
-  std::string text = (sources / "text" / "king_james.txt").string();
+  std::string text = POSENC_TOUR_TEXT;
   std::string out = (std::filesystem::path(argv[0]).parent_path() / "tour_pictures").string();
   std::size_t num_tokens = 512;
   std::uint64_t seed = 1;
