@@ -151,10 +151,11 @@ class Rotation {
       if (mistake != Mistake::accepts_any_position && std::abs(positions[t]) > std::int64_t{1} << 40)
         throw std::out_of_range("position");
 
+    const int offset = mistake == Mistake::remembers ? calls_++ % 2 : 0;  // every second call is off by a position
     for (Index t = 0; t < columns<mistake>(std::min(positions.size(), x.cols())); ++t)
       for (Index pair = 0; pair < 2; ++pair) {
         auto p = static_cast<double>(position_of<mistake>(positions, t));
-        if constexpr (mistake == Mistake::remembers) p += calls_++ % 2;
+        p += offset;
         const long double w = frequencies[pair];
         const long double angle =
             mistake == Mistake::float_angles ? static_cast<float>(p) * static_cast<float>(w) : p * w;

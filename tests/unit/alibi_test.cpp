@@ -119,7 +119,7 @@ TEST_CASE("Queries have positions of their own, and heads slopes of their own", 
     for (Index query = 0; query < 2; ++query)
       for (Index key = 0; key < 3; ++key) {
         const double distance = std::abs(static_cast<double>(keys[static_cast<std::size_t>(key)] - queries[query]));
-        CHECK(scores(key, query) == 2.5 - alibi.slopes()[head] * distance);
+        CHECK(std::abs(scores(key, query) - (2.5 - alibi.slopes()[head] * distance)) <= 1e-14 * distance);
         CHECK(alibi.bias(keys[static_cast<std::size_t>(key)], queries[query], head) ==
               -alibi.slopes()[head] * distance);
       }
