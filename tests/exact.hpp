@@ -132,34 +132,39 @@ inline std::vector<std::int64_t> hardest_positions(const Number& frequency, std:
   return positions;
 }
 
-/// Positions to `limit` that a test should try: the first, the last, the hardest, some at random; both signs.
-inline std::vector<std::int64_t> positions_to(std::int64_t limit, const std::vector<Number>& frequencies) {
+/// Positions to `limit` that a test should try with a frequency: the first, the last, some at random, and the hardest;
+/// both signs.
+inline std::vector<std::int64_t> positions_to(std::int64_t limit, const Number& frequency) {
   std::vector<std::int64_t> positions{0, 1, 2, 3, 1000, 4095, 65537, limit - 1, limit};
   std::mt19937_64 engine(1);
-  for (int n = 0; n < 40; ++n)
+  for (int n = 0; n < 10; ++n)
     positions.push_back(static_cast<std::int64_t>(engine() % static_cast<std::uint64_t>(limit)));
-  for (const Number& frequency : frequencies)
-    for (const std::int64_t position : hardest_positions(frequency, limit)) positions.push_back(position);
+  for (const std::int64_t position : hardest_positions(frequency, limit)) positions.push_back(position);
   for (std::size_t n = positions.size(); n-- > 0;) positions.push_back(-positions[n]);
   return positions;
 }
 
-/// How far the cosines and sines that a Rope turns by are from exact, in ulp of Real.
+/// How far the cosines and sines that a Rope turns by are from exact, in ulp of Real, to a position: each frequency at
+/// positions of its own.
 template <class Real>
-double worst_ulps(const posenc::RopeFrequencies& got, const std::vector<Number>& frequencies,
-                  const std::vector<std::int64_t>& positions) {
+double worst_ulps(const posenc::RopeFrequencies& got, const std::vector<Number>& frequencies, std::int64_t limit) {
+  std::vector<std::int64_t> positions;
+  std::vector<std::size_t> pair_of;  // the frequency that a position is for
+  for (std::size_t i = 0; i < frequencies.size(); ++i) {
+    for (const std::int64_t position : positions_to(limit, frequencies[i])) positions.push_back(position);
+    pair_of.resize(positions.size(), i);
+  }
   const posenc::Index pairs = got.size();
   const posenc::Rope rope(got, {.head_dim = 2 * pairs});
   posenc::Matrix<Real> x = posenc::Matrix<Real>::Zero(2 * pairs, static_cast<posenc::Index>(positions.size()));
   x.topRows(pairs).setOnes();  // (1, 0) turns into (cos, sin)
   rope(x, positions);
   double worst = 0;
-  for (posenc::Index t = 0; t < x.cols(); ++t)
-    for (posenc::Index i = 0; i < pairs; ++i) {
-      const Number angle = Number(static_cast<double>(positions[static_cast<std::size_t>(t)])) *
-                           frequencies[static_cast<std::size_t>(i)];
-      worst = std::max({worst, ulps(x(i, t), cos(angle)), ulps(x(pairs + i, t), sin(angle))});
-    }
+  for (std::size_t n = 0; n < positions.size(); ++n) {
+    const auto t = static_cast<posenc::Index>(n), pair = static_cast<posenc::Index>(pair_of[n]);
+    const Number angle = Number(static_cast<double>(positions[n])) * frequencies[pair_of[n]];
+    worst = std::max({worst, ulps(x(pair, t), cos(angle)), ulps(x(pairs + pair, t), sin(angle))});
+  }
   return worst;
 }
 
@@ -173,8 +178,8 @@ struct Accuracy {
 };
 
 inline Accuracy accuracy(const posenc::RopeFrequencies& got, const std::vector<Number>& frequencies) {
-  return {worst_relative(got, frequencies), worst_ulps<float>(got, frequencies, positions_to(float_limit, frequencies)),
-          worst_ulps<double>(got, frequencies, positions_to(double_limit, frequencies))};
+  return {worst_relative(got, frequencies), worst_ulps<float>(got, frequencies, float_limit),
+          worst_ulps<double>(got, frequencies, double_limit)};
 }
 
 }  // namespace exact

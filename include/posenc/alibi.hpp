@@ -6,10 +6,12 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/scalar.hpp>
+#include <posenc/detail/score_lines.hpp>
 #include <posenc/detail/tile.hpp>
 
 namespace posenc::inline v0 {
@@ -150,9 +152,12 @@ class Alibi {
                   Index head = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::Alibi");
     require_head(head);
-    detail::for_each_score(scores, [&](Index key, Index query, auto& score) {
-      detail::add(score, bias(key_positions[key], query_positions[query], head));
-    });
+    if (detail::are_lines(key_positions, query_positions))
+      add_to_lines(scores, key_positions, query_positions, slopes_[head]);
+    else
+      detail::for_each_score(scores, [&](Index key, Index query, auto& score) {
+        detail::add(score, bias(key_positions[key], query_positions[query], head));
+      });
   }
 
   /// The hook of ScoreBias.
@@ -165,6 +170,44 @@ class Alibi {
  private:
   void require_head(Index head) const {
     detail::require_in_range(head >= 0 && head < num_heads(), "posenc::Alibi: head must be below num_heads", head);
+  }
+
+  /// Contiguous positions: two linear pieces in each column or row, on both sides of the diagonal.
+  template <class Scores>
+  void add_to_lines(Scores& scores, const Positions& key_positions, const Positions& query_positions,
+                    double slope) const {
+    if (scores.size() == 0) return;
+    constexpr bool by_key = std::remove_cvref_t<Scores>::IsRowMajor;  // a row: the queries of a key
+    const auto add_to_line = [&](auto line, double offset) {          // inner - outer position of its first score
+      const Index n = line.size();
+      const auto before = static_cast<Index>(std::clamp(-offset, 0.0, static_cast<double>(n)));  // offsets < 0
+      const double after = offset + static_cast<double>(before);
+      constexpr double hidden = -std::numeric_limits<double>::infinity();
+      if (form_ == AlibiForm::causal && by_key)
+        detail::add_constant(line, 0, before, hidden);
+      else
+        detail::add_linear(line, 0, before, offset, slope);
+      if (form_ == AlibiForm::causal && !by_key) {
+        const Index visible = std::min(before + (after == 0 ? 1 : 0), n);  // the query itself
+        detail::add_constant(line, visible, n - visible, hidden);
+      } else {
+        detail::add_linear(line, before, n - before, after, -slope);
+      }
+    };
+    for (Index outer = 0; outer < (by_key ? scores.rows() : scores.cols()); ++outer) {
+      if constexpr (by_key) {
+        if (form_ == AlibiForm::key_only)
+          detail::add_constant(scores.row(outer), 0, scores.cols(),
+                               slope * detail::offset(key_positions[outer], anchor_));
+        else
+          add_to_line(scores.row(outer), detail::offset(query_positions[0], key_positions[outer]));
+      } else {
+        if (form_ == AlibiForm::key_only)
+          detail::add_linear(scores.col(outer), 0, scores.rows(), detail::offset(key_positions[0], anchor_), slope);
+        else
+          add_to_line(scores.col(outer), detail::offset(key_positions[0], query_positions[outer]));
+      }
+    }
   }
 
   static Vector<double> padded(const Vector<double>& slopes, const AlibiOptions& options) {

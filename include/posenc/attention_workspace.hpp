@@ -13,7 +13,13 @@ namespace posenc::inline v0 {
 
 namespace detail {
 template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
+class AttentionInputs;
+template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
+class SingleQueryStream;
+template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
 class AttentionStream;
+template <class Scalar, class Term>
+class FusedTerm;
 template <class Scalar>
 class AttentionTrial;
 }
@@ -87,7 +93,13 @@ class AttentionWorkspace {
 
  private:
   template <class, class, class, class, class...>
+  friend class detail::AttentionInputs;
+  template <class, class, class, class, class...>
+  friend class detail::SingleQueryStream;
+  template <class, class, class, class, class...>
   friend class detail::AttentionStream;
+  template <class, class>
+  friend class detail::FusedTerm;
   template <class>
   friend class detail::AttentionTrial;
 

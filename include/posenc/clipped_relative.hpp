@@ -4,11 +4,14 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/clipped_lines.hpp>
 #include <posenc/detail/scalar.hpp>
+#include <posenc/detail/score_lines.hpp>
 #include <posenc/detail/tile.hpp>
 
 namespace posenc::inline v0 {
@@ -57,7 +60,8 @@ struct ClippedRelativeOptions {
 /// Units:   distances in tokens. The score term is added before the factor 1/sqrt(D), as q . k is.
 /// Errors:  std::invalid_argument for a shape that does not fit, std::out_of_range for a head, or a distance with
 ///          BeyondTable::error; nothing is written then.
-/// Cost:    O(Tq (2k + 1) D + Tq Tk) where keys lie in the order of their positions. Allocates nothing.
+/// Cost:    O(Tq (2k + 1) D + Tq Tk) where keys lie in the order of their positions; matrix products for a block of
+///          queries at a time where positions are contiguous. Allocates nothing.
 /// Source:  Shaw et al. 2018, arXiv:1803.02155v2, equations (3) and (4), and section 3.3.
 template <class Scalar_>
 class ClippedRelative {
@@ -146,7 +150,21 @@ class ClippedRelative {
     }
     require_within_table(key_positions, query_positions);
 
-    using Real = detail::compute_t<typename std::remove_cvref_t<Scores>::Scalar>;
+    using Stored = typename std::remove_cvref_t<Scores>::Scalar;
+    using Real = detail::compute_t<Stored>;
+    const bool sums_are_rounded_once = !with_keys || std::is_same_v<Stored, Real>;
+    if (sums_are_rounded_once && detail::ClippedBlock<Real>::fits(table.rows()) &&
+        detail::are_lines(key_positions, query_positions)) {
+      if (scores.size() == 0) return;
+      const double first = detail::offset(key_positions[0], query_positions[0]);
+      detail::add_clipped_scores(scores, queries, clipped(table), first);
+      if (with_keys) {  // the same with keys and queries exchanged
+        auto by_key = scores.transpose();
+        const bool backwards = options_.direction == RelativeDirection::key_minus_query;
+        detail::add_clipped_scores(by_key, keys, clipped(table, backwards), -first);
+      }
+      return;
+    }
     for (Index query = 0; query < scores.cols(); ++query) {
       Index known = -1;  // the column whose product with the query is at hand
       Real of_query = 0;
@@ -179,6 +197,12 @@ class ClippedRelative {
     require_within_table(key_positions, query_positions);
 
     using Real = detail::compute_t<typename std::remove_cvref_t<Outputs>::Scalar>;
+    if (detail::ClippedBlock<Real>::fits(table.rows()) && detail::are_lines(key_positions, query_positions)) {
+      if (weights.size() > 0)
+        detail::add_clipped_values(outputs, weights, clipped(table),
+                                   detail::offset(key_positions[0], query_positions[0]));
+      return;
+    }
     for (Index query = 0; query < weights.cols(); ++query) {
       const auto add_run = [&](Index c, Real weight) {
         for (Index i = 0; i < table.rows(); ++i)
@@ -203,6 +227,17 @@ class ClippedRelative {
   double distance_between(std::int64_t key_position, std::int64_t query_position) const {
     const double offset = detail::offset(key_position, query_position);
     return options_.direction == RelativeDirection::key_minus_query ? offset : -offset;
+  }
+
+  /// The columns of a table in the order of key - query, or of query - key.
+  template <class Table>
+  detail::ClippedVectors<Table> clipped(const Table& table, bool backwards) const {
+    return backwards ? detail::ClippedVectors<Table>{table, right_, left_, true}
+                     : detail::ClippedVectors<Table>{table, left_, right_};
+  }
+  template <class Table>
+  detail::ClippedVectors<Table> clipped(const Table& table) const {
+    return clipped(table, options_.direction == RelativeDirection::query_minus_key);
   }
 
   auto table_of(const Matrix<Scalar>& tables, Index head) const {

@@ -4,21 +4,31 @@
 // Masks are biases: minus infinity where a query must not attend, nothing elsewhere. They stack with every other bias.
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <ranges>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/score_lines.hpp>
 #include <posenc/detail/tile.hpp>
 
 namespace posenc::inline v0 {
 namespace detail {
 
 inline double mask_value(bool visible) { return visible ? 0 : -std::numeric_limits<double>::infinity(); }
+
+/// Sets scores begin, ..., end - 1 of a column or row to minus infinity.
+template <class Line>
+void hide(Line line, Index begin, Index end) {
+  using Scalar = typename Line::Scalar;
+  line.segment(begin, end - begin).setConstant(static_cast<Scalar>(-std::numeric_limits<float>::infinity()));
+}
 
 /// Sets the scores of which visible(key, query) is false to minus infinity.
 template <class Scores, class Visible>
@@ -27,6 +37,61 @@ void mask(Scores& scores, Visible visible) {
   for_each_score(scores, [&](Index key, Index query, Scalar& score) {
     if (!visible(key, query)) score = static_cast<Scalar>(-std::numeric_limits<float>::infinity());
   });
+}
+
+/// Hides all keys but those at most `left` positions before and `right` positions after the query.
+template <class Scores>
+void mask_window(Scores& scores, const Positions& key_positions, const Positions& query_positions, double left,
+                 double right) {
+  if (!are_lines(key_positions, query_positions)) {
+    mask(scores, [&](Index key, Index query) {
+      const double distance = offset(key_positions[key], query_positions[query]);
+      return -left <= distance && distance <= right;
+    });
+    return;
+  }
+  // Along the memory, what is seen is one stretch of each line.
+  const auto mask_line = [](auto line, double first, double last) {
+    const auto size = static_cast<double>(line.size());
+    hide(line, 0, static_cast<Index>(std::clamp(first, 0.0, size)));
+    hide(line, static_cast<Index>(std::clamp(last + 1, 0.0, size)), line.size());
+  };
+  if constexpr (std::remove_cvref_t<Scores>::IsRowMajor) {
+    for (Index key = 0; key < scores.rows(); ++key) {
+      const double distance = scores.cols() == 0 ? 0 : offset(key_positions[key], query_positions[0]);
+      mask_line(scores.row(key), distance - right, distance + left);
+    }
+  } else {
+    for (Index query = 0; query < scores.cols(); ++query) {
+      const double distance = scores.rows() == 0 ? 0 : -offset(key_positions[0], query_positions[query]);
+      mask_line(scores.col(query), distance - left, distance + right);
+    }
+  }
+}
+
+/// Neighbouring tokens of which something is the same.
+struct TokenRun {
+  Index begin, end;
+  std::int64_t value;
+};
+
+inline std::vector<TokenRun> token_runs(const std::vector<std::int64_t>& values) {
+  std::vector<TokenRun> runs;
+  for (std::size_t token = 0; token < values.size(); ++token) {
+    const auto begin = static_cast<Index>(token);
+    if (runs.empty() || runs.back().value != values[token]) runs.push_back({begin, begin, values[token]});
+    runs.back().end = begin + 1;
+  }
+  return runs;
+}
+
+/// Hides the tokens of a column or row for which is_hidden(value). Its first score is of token `first`.
+template <class Line, class IsHidden>
+void mask_runs(Line line, Index first, const std::vector<TokenRun>& runs, IsHidden is_hidden) {
+  const Index last = first + line.size();
+  auto run = std::partition_point(runs.begin(), runs.end(), [&](const TokenRun& r) { return r.end <= first; });
+  for (; run != runs.end() && run->begin < last; ++run)
+    if (is_hidden(run->value)) hide(line, std::max(run->begin, first) - first, std::min(run->end, last) - first);
 }
 
 }  // namespace detail
@@ -40,7 +105,7 @@ void mask(Scores& scores, Visible visible) {
 ///          3  x x x .
 ///
 /// Errors: std::invalid_argument for a shape that does not fit; nothing is written then.
-/// Cost:   one comparison a score. Allocates nothing.
+/// Cost:   writes what it hides, and looks at nothing else, where positions are contiguous. Allocates nothing.
 struct CausalMask {
   static constexpr bool is_relative = true;
 
@@ -48,7 +113,10 @@ struct CausalMask {
   void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
                   Index /*head*/ = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::CausalMask");
-    detail::mask(scores, [&](Index key, Index query) { return key_positions[key] <= query_positions[query]; });
+    if (detail::are_lines(key_positions, query_positions))
+      detail::mask_window(scores, key_positions, query_positions, std::numeric_limits<double>::infinity(), 0);
+    else
+      detail::mask(scores, [&](Index key, Index query) { return key_positions[key] <= query_positions[query]; });
   }
 
   /// Depends on key - query alone; see DistanceBias and BoundedBias.
@@ -85,7 +153,7 @@ struct SlidingWindowOptions {
 /// A model's sliding_window of w tokens counts the query itself: it is {.left = w - 1, .right = 0}.
 ///
 /// Errors: std::invalid_argument for a negative side or a shape that does not fit; nothing is written then.
-/// Cost:   two comparisons a score. Allocates nothing.
+/// Cost:   writes what it hides, and looks at nothing else, where positions are contiguous. Allocates nothing.
 /// Source: Beltagy et al. 2020, Longformer, arXiv:2004.05150v2, section 3.1.
 class SlidingWindow {
  public:
@@ -101,10 +169,7 @@ class SlidingWindow {
   void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
                   Index /*head*/ = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::SlidingWindow");
-    detail::mask(scores, [&](Index key, Index query) {
-      const double offset = detail::offset(key_positions[key], query_positions[query]);
-      return -left_ <= offset && offset <= right_;
-    });
+    detail::mask_window(scores, key_positions, query_positions, left_, right_);
   }
 
   /// Depends on key - query alone; see DistanceBias and BoundedBias.
@@ -137,23 +202,35 @@ class SlidingWindow {
 ///
 /// Errors: std::invalid_argument for a shape that does not fit, std::out_of_range for a key beyond the mask; nothing is
 ///         written then.
-/// Cost:   one look-up a score. Allocates nothing.
+/// Cost:   writes what it hides, and looks at nothing else. Allocates nothing.
 class PaddingMask {
  public:
   /// \param mask any range of integers or bools: zero is padding. Copied.
   template <std::ranges::input_range Mask>
   explicit PaddingMask(const Mask& mask) {
-    for (const auto& visible : mask) visible_.push_back(visible ? 1 : 0);
+    std::vector<std::int64_t> hidden;
+    for (const auto& visible : mask) hidden.push_back(visible ? 0 : 1);
+    runs_ = detail::token_runs(hidden);
+    num_tokens_ = static_cast<Index>(hidden.size());
   }
 
   template <MutableDense Scores>
   void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
                   Index /*head*/ = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::PaddingMask");
-    detail::require_tokens(key_positions, static_cast<Index>(visible_.size()),
+    detail::require_tokens(key_positions, num_tokens_,
                            "posenc::PaddingMask: keys must be at most the entries of the mask");
-    detail::mask(scores,
-                 [&](Index key, Index) { return visible_[static_cast<std::size_t>(key_positions.token(key))] != 0; });
+    if constexpr (std::remove_cvref_t<Scores>::IsRowMajor) {
+      for (const detail::TokenRun& run : runs_)
+        if (run.value != 0)
+          for (Index token = std::max(run.begin, key_positions.token(0));
+               token < std::min(run.end, key_positions.token(scores.rows())); ++token)
+            detail::hide(scores.row(token - key_positions.token(0)), 0, scores.cols());
+    } else {
+      for (Index query = 0; query < scores.cols(); ++query)
+        detail::mask_runs(scores.col(query), key_positions.token(0), runs_,
+                          [](std::int64_t hidden) { return hidden != 0; });
+    }
   }
 
   /// The hook of ScoreBias.
@@ -164,7 +241,8 @@ class PaddingMask {
   }
 
  private:
-  std::vector<unsigned char> visible_;
+  std::vector<detail::TokenRun> runs_;  ///< of value 1 where they are hidden
+  Index num_tokens_ = 0;
 };
 
 /// Packed sequences: -inf between tokens of different documents. It goes by token, not by position.
@@ -180,13 +258,15 @@ class PaddingMask {
 ///
 /// Errors: std::invalid_argument for a shape that does not fit, std::out_of_range for a token that has no number;
 ///         nothing is written then.
-/// Cost:   two look-ups and a comparison a score. Allocates nothing.
+/// Cost:   writes what it hides, and for each query compares documents, not tokens. Allocates nothing.
 class DocumentMask {
  public:
-  explicit DocumentMask(std::vector<std::int64_t> documents)
-      : key_documents_(documents), query_documents_(std::move(documents)) {}
+  explicit DocumentMask(const std::vector<std::int64_t>& documents) : DocumentMask(documents, documents) {}
   DocumentMask(std::vector<std::int64_t> key_documents, std::vector<std::int64_t> query_documents)
-      : key_documents_(std::move(key_documents)), query_documents_(std::move(query_documents)) {}
+      : key_documents_(std::move(key_documents)),
+        query_documents_(std::move(query_documents)),
+        key_runs_(detail::token_runs(key_documents_)),
+        query_runs_(detail::token_runs(query_documents_)) {}
 
   template <MutableDense Scores>
   void operator()(Scores&& scores, const Positions& key_positions, const Positions& query_positions,
@@ -196,10 +276,19 @@ class DocumentMask {
                            "posenc::DocumentMask: keys must be at most the numbered ones");
     detail::require_tokens(query_positions, static_cast<Index>(query_documents_.size()),
                            "posenc::DocumentMask: queries must be at most the numbered ones");
-    detail::mask(scores, [&](Index key, Index query) {
-      return key_documents_[static_cast<std::size_t>(key_positions.token(key))] ==
-             query_documents_[static_cast<std::size_t>(query_positions.token(query))];
-    });
+    if constexpr (std::remove_cvref_t<Scores>::IsRowMajor) {
+      for (Index key = 0; key < scores.rows(); ++key) {
+        const std::int64_t own = key_documents_[static_cast<std::size_t>(key_positions.token(key))];
+        detail::mask_runs(scores.row(key), query_positions.token(0), query_runs_,
+                          [&](std::int64_t d) { return d != own; });
+      }
+    } else {
+      for (Index query = 0; query < scores.cols(); ++query) {
+        const std::int64_t own = query_documents_[static_cast<std::size_t>(query_positions.token(query))];
+        detail::mask_runs(scores.col(query), key_positions.token(0), key_runs_,
+                          [&](std::int64_t d) { return d != own; });
+      }
+    }
   }
 
   /// See BoundedBias. Documents are taken to overlap where the ranges of their numbers do.
@@ -227,6 +316,7 @@ class DocumentMask {
   }
 
   std::vector<std::int64_t> key_documents_, query_documents_;
+  std::vector<detail::TokenRun> key_runs_, query_runs_;
 };
 
 }  // namespace posenc::inline v0

@@ -122,6 +122,23 @@ class Rope {
     rotate(x, positions, 0, detail::Direction::forward);
   }
 
+  /// The same into another matrix: out = x; rope(out, positions), in one pass over memory.
+  ///
+  ///   rope.rotate_into(q, qkv.topRows(num_heads * head_dim), positions);
+  ///
+  /// Features that do not rotate are copied. `out` and `x` have the same shape and scalar, any storage order and
+  /// stride; they must not overlap, unless they are the same features in the same place. An output of 32 MiB or more
+  /// is written past the caches.
+  /// \param head the number of the first head, for num_rotary_heads.
+  template <MutableDense Out, DenseExpression X>
+  void rotate_into(Out&& out, const X& x, const Positions& positions, Index head = 0) const {
+    rotate_into_checked(out, x, positions, head);
+  }
+  template <MutableDense Out, DenseExpression X>
+  void rotate_into(Out&& out, const X& x, const RealPositions& positions, Index head = 0) const {
+    rotate_into_checked(out, x, positions, head);
+  }
+
   /// Undoes the rotation: rope(x, p) and then apply_inverse(x, p) gives x back, to rounding.
   template <MutableDense X>
   void apply_inverse(X&& x, const Positions& positions) const {
@@ -171,39 +188,63 @@ class Rope {
     return {cos * frequencies_.magnitude, sin * frequencies_.magnitude};
   }
 
+  /// The number of heads in x, after all checks.
   template <class X, class Value>
-  void rotate(X& x, const BasicPositions<Value>& positions, Index head, detail::Direction direction) const {
+  Index checked_heads(const X& x, const BasicPositions<Value>& positions) const {
     const Index num_heads = detail::require_heads(x, head_dim(), positions, "posenc::Rope");
     detail::require_axes(frequencies_, positions,
                          "posenc::Rope: an axis of the frequencies must be an axis of the positions");
     detail::require_exact_positions(positions, "posenc::Rope: |position| must be at most 2^53");
+    return num_heads;
+  }
+
+  template <class Real, class Value>
+  auto angles(const BasicPositions<Value>& positions, detail::Direction direction) const {
     // The magnitude is in the cosines and sines; to undo it they are divided by its square.
-    using Real = detail::compute_t<typename X::Scalar>;
     const double m = frequencies_.magnitude;
     const double scale = direction == detail::Direction::forward ? 1 : 1 / (m * m);
-    rotate_pairs(x, num_rotating(num_heads, head), direction, detail::ComputedAngles{[&](Index t, Index pair) {
-                   const Value position = positions.axis(frequencies_.axis(pair))[t];
-                   const auto [cos, sin] = cos_sin<Real>(static_cast<double>(position), pair);
-                   return detail::CosSin{cos * scale, sin * scale};
-                 }});
+    return detail::ComputedAngles{[this, &positions, scale](Index t, Index pair) {
+      const Value position = positions.axis(frequencies_.axis(pair))[t];
+      const auto [cos, sin] = cos_sin<Real>(static_cast<double>(position), pair);
+      return detail::CosSin{cos * scale, sin * scale};
+    }};
   }
+
+  template <class X, class Value>
+  void rotate(X& x, const BasicPositions<Value>& positions, Index head, detail::Direction direction) const {
+    const Index num_heads = checked_heads(x, positions);
+    rotate_pairs(x, num_rotating(num_heads, head), direction,
+                 angles<detail::compute_t<typename X::Scalar>>(positions, direction));
+  }
+  template <class Out, class X, class Value>
+  void rotate_into_checked(Out& out, const X& x, const BasicPositions<Value>& positions, Index head) const {
+    const Index num_heads = checked_heads(x, positions);
+    detail::require_same_shape(out, x, "posenc::Rope");
+    rotate_pairs_into(out, x, num_rotating(num_heads, head),
+                      angles<detail::compute_t<typename X::Scalar>>(positions, detail::Direction::forward));
+  }
+
+  bool keeps_layout() const { return !options_.output_layout || *options_.output_layout == options_.layout; }
 
   /// The rotation itself, and the change of layout behind it (or before it, on the way back).
   template <class X, class Source>
   void rotate_pairs(X& x, Index num_heads, detail::Direction direction, const Source& source) const {
-    if (!options_.output_layout || *options_.output_layout == options_.layout) {
-      detail::rotate(x, head_, num_heads, direction, source);
-      return;
-    }
+    if (detail::is_complex<typename X::Scalar> || keeps_layout())  // a complex matrix has no layout
+      return detail::rotate(x, head_, num_heads, direction, source);
     if constexpr (!detail::is_complex<typename X::Scalar>) {
       const bool forward = direction == detail::Direction::forward;
       const detail::HeadLayout output = detail::head_layout(features(options_), *options_.output_layout);
       auto rotating = x.topRows(num_heads * head_dim());
       detail::rotate(x, forward ? head_ : output, num_heads, direction, source);
       detail::reorder(rotating, forward ? head_ : output, forward ? output : head_);
-    } else {
-      detail::rotate(x, head_, num_heads, direction, source);  // a complex matrix has no layout
     }
+  }
+  template <class Out, class X, class Source>
+  void rotate_pairs_into(Out& out, const X& x, Index num_heads, const Source& source) const {
+    if (detail::is_complex<typename X::Scalar> || keeps_layout())
+      return detail::rotate_into(out, x, head_, num_heads, source);
+    out.matrix() = x.matrix();
+    rotate_pairs(out, num_heads, detail::Direction::forward, source);
   }
 
   RopeFrequencies frequencies_;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -10,6 +12,7 @@
 #include <posenc/concepts.hpp>
 #include <posenc/detail/angle.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/integer_rotations.hpp>
 #include <posenc/detail/scalar.hpp>
 #include <posenc/positions.hpp>
 
@@ -126,8 +129,8 @@ struct SinusoidalOptions {
 ///              is           sin   cos   sin   cos   sin   cos   sin   cos
 ///              with a wave of   6.3         63         630        6300       positions
 ///
-/// This is SinusoidalLayout::interleaved with the paper's exponent; SinusoidalOptions tells all conventions. Nothing is
-/// tabulated, so any position to 2^53 will do. A table, where one is wanted, is `sinusoidal.table(positions)`.
+/// This is SinusoidalLayout::interleaved with the paper's exponent; SinusoidalOptions tells all conventions. Positions
+/// are not tabulated, so any to 2^53 will do. A table, where one is wanted, is `sinusoidal.table(positions)`.
 ///
 ///   Sinusoidal sinusoidal({.dim = 512});
 ///   sinusoidal(x, positions(x.cols()));
@@ -142,7 +145,8 @@ struct SinusoidalOptions {
 /// Accuracy: a table of float, half or bfloat16 is within 1 ulp of the formula, one of double within 1.2e-16, for every
 ///           |p| <= 2^31, scale 1 and frequencies up to 2 pi. x + encoding is rounded once more; where x is float it
 ///           is x + table to the bit.
-/// Cost:     one sine and one cosine a pair of features and token, and no allocation.
+/// Cost:     four multiplications a pair of features and token, by rotations that are kept: 392 bytes a feature. A sine
+///           and a cosine instead in double, for real positions and where first_position is a fraction. No allocation.
 /// Source:   Vaswani et al. 2017, arXiv:1706.03762v7, section 3.5.
 class Sinusoidal {
  public:
@@ -172,6 +176,10 @@ class Sinusoidal {
       frequencies_[i] = frequency.high;
       low_parts_[i] = frequency.low;
     }
+    if (has_integer_positions())
+      rotations_ = detail::IntegerRotations(count, options.scale, [&](Index i) {
+        return detail::DoubleDouble{frequencies_[i], low_parts_[i]};
+      });
   }
 
   /// Adds the encoding of positions(t) to column t.
@@ -241,7 +249,11 @@ class Sinusoidal {
                          "posenc::Sinusoidal: columns of x must be the number of positions");
     detail::require_exact_positions(positions, "posenc::Sinusoidal: |position| must be at most 2^53");
 
-    using Wide = detail::wide_t<detail::compute_t<typename X::Scalar>>;
+    using Real = detail::compute_t<typename X::Scalar>;
+    if constexpr (std::is_same_v<Real, float> && std::is_same_v<Value, std::int64_t>)
+      if (has_integer_positions()) return add_rotations(x, positions);
+
+    using Wide = detail::wide_t<Real>;
     const auto add_wave = [&](Index i, Index t) {
       const double position = static_cast<double>(positions[t]) + options_.first_position;
       if (options_.zero_position && position == static_cast<double>(*options_.zero_position)) return;
@@ -259,8 +271,108 @@ class Sinusoidal {
     }
   }
 
+  /// Then the rotations are those of integers, and products of a few that are known.
+  bool has_integer_positions() const {
+    return options_.first_position == std::floor(options_.first_position) &&
+           std::abs(options_.first_position) <= 0x1p53;
+  }
+  std::int64_t shift() const { return static_cast<std::int64_t>(options_.first_position); }
+  bool is_zero(std::int64_t position) const {
+    return options_.zero_position && position + shift() == *options_.zero_position;
+  }
+
+  /// Through a buffer in the first cache; but where the products can be added at once, it keeps what was there before,
+  /// in case that one of them must be corrected.
+  template <class X>
+  void add_rotations(X& x, const Positions& positions) const {
+    using detail::IntegerRotations, detail::WaveOrder, detail::Waves;
+    const bool interleaved = options_.layout == SinusoidalLayout::interleaved;
+    constexpr bool in_floats = std::is_same_v<typename X::Scalar, float> && !X::IsRowMajor;
+    const bool at_once =
+        in_floats && x.innerStride() == 1 && 2 * frequencies_.size() == dim() && !options_.zero_position;
+    constexpr Index max = X::IsRowMajor ? IntegerRotations::unit : IntegerRotations::max_group, buffered = 4096;
+    alignas(64) std::array<float, static_cast<std::size_t>(buffered)> buffer;
+    for (Index begin = 0; begin < frequencies_.size(); begin += max) {
+      const Index size = std::min(max, frequencies_.size() - begin), cosines = std::min(size, dim() / 2 - begin);
+      const Index stride = 2 * size;  // of the buffer, from token to token
+      const Features feature = features(begin);
+      const Waves<float> waves{buffer.data() + (interleaved ? 1 : size), buffer.data()};
+      const auto add_run = [&](Index t, const IntegerRotations::Run& run) {
+        if constexpr (in_floats)
+          if (at_once) {
+            const Waves<float> to{&x.coeffRef(feature.cos, t), &x.coeffRef(feature.sin, t)};
+            if (interleaved ? run.add<WaveOrder::interleaved>(to, x.outerStride(), waves, stride)
+                            : run.add<WaveOrder::separate>(to, x.outerStride(), waves, stride))
+              return;
+            for_each_feature(x, feature, t, waves, size, cosines, run.size(), stride,
+                             [](float& of_x, float old) { of_x = old; });
+          }
+        if (interleaved)
+          run.write<WaveOrder::interleaved>(waves, stride);
+        else
+          run.write<WaveOrder::separate>(waves, stride);
+        if (options_.zero_position)
+          for (Index k = 0; k < run.size(); ++k)  // adding -0 changes nothing
+            if (is_zero(positions[t + k])) std::fill_n(buffer.data() + stride * k, stride, -0.0F);
+        for_each_feature(x, feature, t, waves, size, cosines, run.size(), stride,
+                         [](auto& of_x, float wave) { detail::add(of_x, wave); });
+      };
+      rotations_.for_each_run(positions, shift(), begin, size, buffered / stride, add_run);
+    }
+  }
+
+  /// action(x(feature.cos, t), *waves.cos) and the same with sines, for all frequencies of a group and tokens of a run.
+  template <class X, class Action>
+  void for_each_feature(X& x, Features feature, Index t, detail::Waves<float> waves, Index sines, Index cosines,
+                        Index num_tokens, Index stride, Action action) const {
+    const Index step = options_.layout == SinusoidalLayout::interleaved ? 2 : 1;
+    const auto visit = [&](Index first, const float* from, Index n) {
+      if constexpr (X::IsRowMajor) {
+        for (Index i = 0; i < n; ++i)
+          for (Index k = 0; k < num_tokens; ++k)
+            action(x.coeffRef(first + step * i, t + k), from[step * i + stride * k]);
+      } else {
+        for (Index k = 0; k < num_tokens; ++k)
+          for (Index i = 0; i < n; ++i) action(x.coeffRef(first + step * i, t + k), from[step * i + stride * k]);
+      }
+    };
+    visit(feature.sin, waves.sin, sines);
+    visit(feature.cos, waves.cos, cosines);
+  }
+
+  /// A table without features or tokens that are left at zero, written as the products come out.
+  template <detail::WaveOrder order>
+  void write_rotations(Matrix<float>& table, const Positions& positions) const {
+    using detail::IntegerRotations;
+    const Index bytes = table.size() * static_cast<Index>(sizeof(float));
+    const bool around = rotations_.can_stream(table.data(), table.data() + dim() / 2, dim(), bytes);
+    for (Index begin = 0; begin < frequencies_.size(); begin += IntegerRotations::max_group) {
+      const Features feature = features(begin);
+      const detail::Waves<float> first{table.data() + feature.cos, table.data() + feature.sin};
+      const auto write = [&](Index t, const IntegerRotations::Run& run) {
+        if (around)
+          run.stream<order>(first.from(t * dim()), dim());
+        else
+          run.write<order>(first.from(t * dim()), dim());
+      };
+      const Index size = std::min(IntegerRotations::max_group, frequencies_.size() - begin);
+      rotations_.for_each_run(positions, shift(), begin, size, positions.size(), write);
+    }
+    if (around) detail::finish_streaming();
+  }
+
   template <class Scalar, class Value>
   Matrix<Scalar> table_of(const BasicPositions<Value>& positions) const {
+    if constexpr (std::is_same_v<Scalar, float> && std::is_same_v<Value, std::int64_t>)
+      if (has_integer_positions() && 2 * frequencies_.size() == dim() && !options_.zero_position) {
+        detail::require_exact_positions(positions, "posenc::Sinusoidal: |position| must be at most 2^53");
+        Matrix<float> table(dim(), positions.size());
+        if (options_.layout == SinusoidalLayout::interleaved)
+          write_rotations<detail::WaveOrder::interleaved>(table, positions);
+        else
+          write_rotations<detail::WaveOrder::separate>(table, positions);
+        return table;
+      }
     Matrix<Scalar> table = Matrix<Scalar>::Zero(dim(), positions.size());
     add(table, positions);
     return table;
@@ -268,6 +380,7 @@ class Sinusoidal {
 
   SinusoidalOptions options_;
   Vector<double> frequencies_, low_parts_;
+  detail::IntegerRotations rotations_;
 };
 
 }  // namespace posenc::inline v0

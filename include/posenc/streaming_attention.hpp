@@ -59,7 +59,8 @@ void require_streaming(const Queries& q, const Keys& k, const Values& v, const A
 /// \returns how many tiles were computed and skipped.
 /// \throws  std::invalid_argument if shapes or options do not fit, and what an encoding throws at the outermost positions;
 ///          nothing is written then.
-/// Accuracy: e^x to 2e-7; a weight below e^-87 of the largest is 0. Queries that see nothing give zeros.
+/// Accuracy: e^x to 2e-7, below e^-16 to 4e-7; a weight below e^-87 of the largest is 0. A query that sees nothing gives
+///           zeros.
 ///           A NaN in a query or a key, and a score of +inf, give NaN to every query that sees it; a NaN value does so where
 ///           its tile is computed. What is hidden should be finite: a mask by distance does not keep a NaN away. A score
 ///           of -inf is a key that is hidden; finite scores may be as large as the scalar.
@@ -85,10 +86,11 @@ StreamCount streaming_attend_into(Outputs&& outputs, const Queries& q, const Key
   StreamCount count;
   for (Index first = 0; first < q.cols(); first += stream.block_queries())
     count += stream.run(first, std::min(stream.block_queries(), q.cols() - first),
-                        [&](Index query, Scalar, Scalar sum, auto value) {
+                        [&](Index query, Scalar, Scalar sum, const Scalar* values) {
                           const Scalar factor = sum == 0 ? Scalar(0) : 1 / sum;
-                          for (Index d = 0; d < outputs.rows(); ++d)
-                            outputs.coeffRef(d, query) = static_cast<Out>(value(d) * factor);
+                          auto output = outputs.col(query);
+                          for (Index d = 0; d < output.size(); ++d)
+                            output.coeffRef(d) = static_cast<Out>(values[d] * factor);
                         });
   return count;
 }
@@ -124,10 +126,10 @@ AttentionState<Scalar> streaming_attend_part(const Queries& q, const Keys& k, co
                                                                               encodings...);
   for (Index first = 0; first < q.cols(); first += stream.block_queries())
     stream.run(first, std::min(stream.block_queries(), q.cols() - first),
-               [&](Index query, Scalar maximum, Scalar sum, auto value) {
+               [&](Index query, Scalar maximum, Scalar sum, const Scalar* values) {
                  state.maxima[query] = maximum;
                  state.sums[query] = sum;
-                 for (Index d = 0; d < v.rows(); ++d) state.values(d, query) = value(d);
+                 state.values.col(query) = Eigen::Map<const Vector<Scalar>>(values, v.rows());
                });
   return state;
 }

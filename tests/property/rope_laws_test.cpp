@@ -48,7 +48,11 @@ TEST_CASE("Rope, every head size around a packet: laws", "[rope][property]") {
 TEST_CASE("Rope of more pairs than it takes at a time: laws", "[rope][property]") {
   auto s = subject({.head_dim = 2 * 128 + 2});
   s.limits.max_tokens = 5;
-  laws::obeys<float>(s);
+  laws::require<laws::EveryView, float>(s);
+  laws::require<laws::OneTokenAlone, float>(s);
+  laws::require<laws::LengthStays, float>(s);
+  laws::require<laws::SumOfPositions, float>(s);
+  laws::require<laws::RelativeProduct, float>(s);
 }
 
 TEST_CASE("Rope of more tokens than it takes at a time: laws", "[rope][property]") {

@@ -203,3 +203,29 @@ TEST_CASE("What makes no sense is refused", "[alibi]") {
       Message("posenc::Alibi: columns of the scores must be the number of query positions = 3, got 2"));
   CHECK(scores == before);
 }
+
+TEST_CASE("Contiguous positions are biased as an array of them is, in both orders", "[alibi]") {
+  const auto form = GENERATE(AlibiForm::distance, AlibiForm::causal, AlibiForm::key_only);
+  const std::int64_t first = GENERATE(-60, -7, 0, 3, 60);  // of the queries; keys begin at 0
+  const Alibi alibi(Eigen::Vector2d(0.3, 0.7), form);
+  std::vector<std::int64_t> keys, queries;
+  for (std::int64_t t = 0; t < 45; ++t) keys.push_back(t);
+  for (std::int64_t t = 0; t < 23; ++t) queries.push_back(first + t);
+  const Matrix<float> before = Matrix<float>::Random(45, 23);
+  Matrix<float> line = before, entries = before;
+  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows = before;
+  alibi(line, positions(45), positions(23, first), 1);
+  alibi(rows, positions(45), positions(23, first), 1);
+  alibi(entries, keys, queries, 1);
+  const auto same = [&](const Matrix<float>& got) {  // but for a product and a sum that may be fused
+    return (got.array() == entries.array() || (got - entries).array().abs() <= 4e-6F).all();
+  };
+  CHECK(same(line));
+  CHECK(same(rows));
+  Matrix<Eigen::half> small = before.cast<Eigen::half>();
+  const Matrix<float> widened = small.cast<float>();
+  Matrix<float> expected = widened;
+  alibi(small, positions(45), positions(23, first), 1);
+  alibi(expected, positions(45), positions(23, first), 1);
+  CHECK(small.cast<float>() == expected.cast<Eigen::half>().cast<float>());
+}

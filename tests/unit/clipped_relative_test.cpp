@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "../catch.hpp"
@@ -268,4 +269,33 @@ TEST_CASE("What does not fit is refused, and nothing is written", "[clipped_rela
       Message("posenc::ClippedRelative: columns of the keys must be the rows of the scores = 3, got 2"));
   CHECK(s == scores_before);
   CHECK(o == outputs_before);
+}
+
+TEST_CASE("Contiguous positions in blocks against three loops", "[clipped_relative]") {
+  const bool query_minus_key = GENERATE(false, true);
+  const auto [num_distances, left] = GENERATE(std::pair<Index, Index>{129, 64}, std::pair<Index, Index>{40, 3},
+                                              std::pair<Index, Index>{1501, 750}, std::pair<Index, Index>{1, 0});
+  const Naive naive{.key_table = Matrix<double>::Random(5, num_distances),
+                    .value_table = Matrix<double>::Random(4, num_distances),
+                    .left = left,
+                    .right = num_distances - 1 - left,
+                    .query_minus_key = query_minus_key,
+                    .with_keys = GENERATE(false, true)};
+  const ClippedRelative<double> relative(
+      naive.key_table, naive.value_table,
+      {.max_left = left,
+       .direction = query_minus_key ? RelativeDirection::query_minus_key : RelativeDirection::key_minus_query,
+       .scores = naive.with_keys ? RelativeScores::query_and_key : RelativeScores::query});
+  for (const std::int64_t first : {-900, 0, 30}) {
+    Entries keys, queries;
+    for (std::int64_t t = 0; t < 1100; ++t) keys.push_back(t);
+    for (std::int64_t t = 0; t < 70; ++t) queries.push_back(first + t);
+    const Matrix<double> k = Matrix<double>::Random(5, 1100), q = Matrix<double>::Random(5, 70),
+                         w = Matrix<double>::Random(1100, 70).cwiseAbs();
+    Matrix<double> s = Matrix<double>::Zero(1100, 70), o = Matrix<double>::Zero(4, 70);
+    relative.add_scores(s, k, q, positions(1100), positions(70, first));
+    relative.add_values(o, w, positions(1100), positions(70, first));
+    CHECK((s - naive.scores(k, q, keys, queries)).cwiseAbs().maxCoeff() < 1e-13);
+    CHECK((o - naive.values(w, keys, queries)).cwiseAbs().maxCoeff() < 1e-11);
+  }
 }

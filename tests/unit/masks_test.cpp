@@ -138,3 +138,25 @@ TEST_CASE("What does not fit is refused, and nothing is written", "[masks]") {
                        Message("posenc::DocumentMask: keys must be at most the numbered ones, got 3"));
   CHECK(scores == before);
 }
+
+TEST_CASE("Contiguous positions are masked as an array of them is, in both orders", "[masks]") {
+  const std::int64_t first = GENERATE(-40, -3, 0, 2, 40);  // of the queries; keys begin at 0
+  Entries keys, queries;
+  for (std::int64_t t = 0; t < 19; ++t) keys.push_back(t);
+  for (std::int64_t t = 0; t < 13; ++t) queries.push_back(first + t);
+  const auto check = [&](const auto& mask) {
+    CHECK(picture(mask, positions(19), positions(13, first)) == picture(mask, keys, queries));
+    Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows(19, 13);
+    rows.setZero();
+    Matrix<float> columns = rows;
+    mask(rows, positions(19), positions(13, first));
+    mask(columns, keys, queries);
+    CHECK(rows == columns);
+  };
+  check(CausalMask{});
+  for (const std::int64_t left : {0, 1, 5, 100})
+    for (const std::int64_t right : {0, 2, 100}) check(SlidingWindow({.left = left, .right = right}));
+  check(SlidingWindow({}));
+  check(PaddingMask(std::vector<int>{1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0}));
+  check(DocumentMask({0, 0, 0, 1, 1, 2, 1, 1, 3, 3, 3, 3, 0, 0, 5, 5, 5, 5, 5, 5}));
+}

@@ -3,6 +3,7 @@
 #include <posenc/rope_table.hpp>
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "../catch.hpp"
+#include "../exact.hpp"
 
 using namespace posenc;
 using Catch::Matchers::Message;
@@ -130,4 +132,64 @@ TEST_CASE("A table may be empty, and not negative", "[rope_table]") {
                        Message("posenc::RopeTable: num_positions must not be negative, got -1"));
   CHECK_THROWS_MATCHES(RopeTable<float>(rope, 2, std::int64_t{1} << 53), std::out_of_range,
                        Message("posenc::RopeTable: |position| must be at most 2^53, got 9007199254740993"));
+}
+
+TEST_CASE("A float table is within 3.1e-8 and 0.51 ulp of the exact cosines and sines", "[rope_table][accuracy]") {
+  const std::int64_t first =
+      GENERATE(std::int64_t{0}, std::int64_t{-700}, (std::int64_t{1} << 20) - 300, std::int64_t{10000000} - 600,
+               (std::int64_t{1} << 31) - 600, -(std::int64_t{1} << 31));
+  const Rope rope({.head_dim = 80});  // no multiple of a packet
+  const RopeTable<float> table(rope, 600, first);
+  const RopeTable<double> exact(rope, 600, first);  // to 1 ulp of double, see rope_test.cpp
+  double error = 0, ulps = 0;
+  const auto compare = [&](const Matrix<float>& got, const Matrix<double>& expected) {
+    for (Index t = 0; t < got.cols(); ++t)
+      for (Index i = 0; i < got.rows(); ++i) {
+        int exponent = 0;
+        std::frexp(expected(i, t), &exponent);
+        const double off = std::abs(static_cast<double>(got(i, t)) - expected(i, t));
+        error = std::max(error, off);
+        ulps = std::max(ulps, off / std::ldexp(1.0, exponent - 24));
+      }
+  };
+  compare(table.cos(), exact.cos());
+  compare(table.sin(), exact.sin());
+  CAPTURE(first);
+  CHECK(error <= 3.1e-8);
+  CHECK(ulps <= 0.51);
+}
+
+TEST_CASE("A float table is within 1 ulp where a cosine or sine is nearly 0", "[rope_table][accuracy]") {
+  const Rope rope({.head_dim = 64, .base = 500000});
+  std::vector<exact::Number> frequencies = exact::geometric(64, exact::Number(500000));
+  for (Index i = 0; i < 32; ++i)
+    for (const std::int64_t p :
+         exact::hardest_positions(frequencies[static_cast<std::size_t>(i)], exact::float_limit)) {
+      const RopeTable<float> table(rope, 1, p);
+      const exact::Number angle = exact::Number(static_cast<double>(p)) * frequencies[static_cast<std::size_t>(i)];
+      CAPTURE(i, p);
+      CHECK(exact::ulps(table.cos()(i, 0), cos(angle)) <= 1);
+      CHECK(exact::ulps(table.sin()(i, 0), sin(angle)) <= 1);
+    }
+}
+
+TEST_CASE("The bits of a float table do not depend on where it begins", "[rope_table]") {
+  const Rope rope({.head_dim = 128});
+  const Index large = 17000;  // so large that it is written around the caches
+  const RopeTable<float> table(rope, large, -100);
+  for (const Index begin : {Index{0}, Index{90}, Index{99}, Index{100}, Index{4000}, large - 37})
+    for (const Index size : {1, 37}) {
+      const RopeTable<float> part(rope, size, begin - 100);
+      CAPTURE(begin, size);
+      CHECK(part.cos() == table.cos().middleCols(begin, size));
+      CHECK(part.sin() == table.sin().middleCols(begin, size));
+    }
+}
+
+TEST_CASE("A float table of frequencies 0 and of very low ones", "[rope_table]") {
+  const Rope rope({.values = Eigen::Vector3d(0, 1e-9, 0.5)}, {.head_dim = 6});
+  const RopeTable<float> table(rope, 100);
+  CHECK(table.cos().row(0) == Eigen::RowVectorXf::Ones(100));
+  CHECK(table.sin().row(0) == Eigen::RowVectorXf::Zero(100));
+  for (Index p = 0; p < 100; ++p) CHECK(table.sin()(1, p) == static_cast<float>(1e-9 * static_cast<double>(p)));
 }

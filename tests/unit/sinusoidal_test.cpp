@@ -541,3 +541,34 @@ TEST_CASE("sinusoidal: adding allocates nothing", "[sinusoidal]") {
   Eigen::internal::set_is_malloc_allowed(true);
   CHECK(x.allFinite());
 }
+
+TEST_CASE("sinusoidal: positions in any order, tables and what is added have the same bits", "[sinusoidal]") {
+  const Index dim = GENERATE(31, 64, 1040, 2054);  // the last two are more than one group of frequencies
+  const auto layout = GENERATE(SinusoidalLayout::interleaved, SinusoidalLayout::sin_cos);
+  const auto scale = GENERATE(1.0, -0.3);
+  const Sinusoidal sinusoidal({.dim = dim, .layout = layout, .scale = scale});
+  const Index tokens = 300, first = -100;
+  const Matrix<float> table = sinusoidal.table(positions(tokens, first));
+  CHECK(sinusoidal.table(positions(7, 40)) == table.middleCols(140, 7));
+  CHECK((table.cast<double>() - sinusoidal.table<double>(positions(tokens, first))).cwiseAbs().maxCoeff() <= 3.1e-8);
+
+  const Matrix<float> x = random_matrix<float>(dim, tokens);
+  Matrix<float> sum = x;
+  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> row_major = x;
+  sinusoidal(sum, positions(tokens, first));
+  sinusoidal(row_major, positions(tokens, first));
+  CHECK(sum == x + table);
+  CHECK(row_major == sum);
+
+  std::vector<std::int64_t> shuffled;
+  for (Index t = 0; t < tokens; ++t) shuffled.push_back(t * 77 % tokens + first);
+  const Matrix<float> of_shuffled = sinusoidal.table(shuffled);
+  for (Index t = 0; t < tokens; ++t)
+    CHECK(of_shuffled.col(t) == table.col(shuffled[static_cast<std::size_t>(t)] - first));
+}
+
+TEST_CASE("sinusoidal: a table that is written around the caches", "[sinusoidal]") {
+  const Sinusoidal sinusoidal({.dim = 512});
+  const Matrix<float> table = sinusoidal.table(positions(4200));
+  CHECK(sinusoidal.table(positions(10, 4100)) == table.middleCols(4100, 10));
+}

@@ -7,16 +7,20 @@
 
 #include <posenc/alibi.hpp>
 #include <posenc/clipped_relative.hpp>
+#include <posenc/detail/packet.hpp>
 #include <posenc/masks.hpp>
 #include <posenc/rope.hpp>
 #include <posenc/rope_table.hpp>
 #include <posenc/streaming_attention.hpp>
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include "../streaming.hpp"
@@ -97,6 +101,62 @@ TEMPLATE_TEST_CASE("Tiles that weigh nothing are left out, and the bits are the 
     CHECK(skipped_with_same_bits(x, options, slope(8, AlibiForm::key_only)) > 0);
   }
   CHECK(skipped_with_same_bits(x, anywhere(700, 900).options(), slope(50), CausalMask{}) >= 0);
+}
+
+TEST_CASE("A fused term gives the same bits whatever is left out, over several panels of queries", "[streaming]") {
+  const Tokens<float> x({300, 330, 16, 9});
+  const auto both = [](Index k) {
+    return ClippedRelative<float>(random_matrix<float>(16, 2 * k + 1, 5), random_matrix<float>(9, 2 * k + 1, 6));
+  };
+  for (const Place& place : {from_zero(300, 330), behind_a_cache(300, 330)})
+    for (const Index k : {0, 1, 16, 64, 128}) {
+      CAPTURE(place.name, k);
+      const AttentionOptions options = place.options();
+      const auto relative = both(k);
+      const auto check = [&](const auto& bias) {
+        Matrix<float> skipping, complete;
+        const StreamCount count = attend_into(skipping, x, options, relative, bias);
+        attend_into(complete, x, options, relative, Unbounded<std::remove_cvref_t<decltype(bias)>>{bias, x.k.cols()});
+        CHECK(count.skipped > 0);
+        CHECK(same_bits(skipping, complete));
+        expect_reference(x, options, pack(relative, bias));
+      };
+      check(CausalMask{});
+      check(SlidingWindow({.left = 40, .right = 3}));
+    }
+}
+
+TEST_CASE("Weights: e^x to 2e-7, to 4e-7 far below the largest, and 0 below e^-87", "[streaming]") {
+  constexpr Index n = detail::Simd<float>::lanes;
+  Vector<float> x(n), weights(n);
+  const auto exponentials = [&] {
+    detail::store(weights.data(), detail::exp_of_negative<float>(detail::load(x.data())));
+  };
+  double near = 0, far = 0;
+  for (double first = 0; first > -86.98; first -= 1e-4) {
+    for (Index i = 0; i < n; ++i) x[i] = static_cast<float>(first - 1e-5 * static_cast<double>(i));
+    exponentials();
+    for (Index i = 0; i < n; ++i) {
+      const double exact = std::exp(static_cast<double>(x[i]));
+      if (x[i] <= -86.98F) continue;
+      double& worst = x[i] > -16 ? near : far;
+      worst = std::max(worst, std::abs(weights[i] / exact - 1));
+    }
+  }
+  CAPTURE(near, far);
+  CHECK(near <= 2e-7);
+  CHECK(far <= 4e-7);
+  for (const float nothing : {-87.0F, -88.0F, -103.0F, -1e30F, -static_cast<float>(streaming::infinity)}) {
+    x.setConstant(nothing);
+    exponentials();
+    CHECK((weights.array() == 0).all());
+  }
+  x.setZero();
+  exponentials();
+  CHECK((weights.array() == 1).all());
+  x.setConstant(std::numeric_limits<float>::quiet_NaN());
+  exponentials();
+  CHECK(weights.array().isNaN().all());
 }
 
 TEST_CASE("Tiles are left out for a single query too, with a cap, a sink and a negative scale", "[streaming]") {

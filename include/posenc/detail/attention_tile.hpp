@@ -5,14 +5,18 @@
 //
 //   S   keys x queries, row-major: the scores of one key and a panel of queries are contiguous
 //
-// so that maxima, exponentials and sums are taken down a column without ever crossing lanes, and keys and values are read
-// where they lie: both products broadcast their elements and stream packets of queries.
+// so that maxima, exponentials and sums are taken down a column without ever crossing lanes, and keys and values are
+// read where they lie: both products broadcast their elements and stream packets of queries.
 //
 //   S[j][:]  = start + sum_d K[j][d] Q'[d][:]        Q' is the panel of queries, transposed once
 //   O'[d][:] = start + sum_j V[j][d] W[j][:]         O' is transposed back once, at the end
+//
+// A panel is Simd<Real>::tile_width queries, and all matrices above have rows of that many; where only some packets of
+// a panel are wanted, pointers point to the first of them.
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include <posenc/detail/packet.hpp>
@@ -29,206 +33,214 @@ namespace posenc::inline v0::detail {
 
 using Eigen::Index;
 
-/// c[r][:] = start(r, q) + sum_p a[r * a_row + p * a_step] * b[p * b_step + :] for Rows rows of Packets packets.
-template <int Rows, int Packets, class Real, class Start>
-EIGEN_ALWAYS_INLINE void multiply_tile(const Real* a, Index a_row, Index a_step, const Real* b, Index b_step,
-                                       Index depth, Real* c, Index c_row, const Start& start) {
-  using Eigen::internal::pmadd;
-  constexpr Index lanes = Simd<Real>::lanes;
-  packet_t<Real> sums[Rows][Packets];
-  POSENC_DETAIL_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    POSENC_DETAIL_UNROLL
-    for (int q = 0; q < Packets; ++q) sums[r][q] = start(r, q);
+/// What the sums of a product of keys and queries begin with: rows of a fused term, and biases by distance; or zeros.
+template <class Real>
+struct ScoreStart {
+  const Real* const* rows = nullptr;  ///< a row of a panel for every key, or none
+  const Real* distances = nullptr;    ///< those of key j begin at distances - j; or none
+  Real shift = 0;                     ///< what is subtracted from a distance
+  Index first_key = 0, first_query = 0;
+
+  template <int Rows, int Packets>
+  EIGEN_ALWAYS_INLINE void operator()(Index row, packet_t<Real> (&sums)[Rows][Packets]) const {
+    const Index key = first_key + row;
+    const Real* const biases = distances == nullptr ? nullptr : distances - key + first_query;
+    const auto fill = [&](auto value) {
+      POSENC_DETAIL_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        POSENC_DETAIL_UNROLL
+        for (int q = 0; q < Packets; ++q) sums[r][q] = value(r, q * Simd<Real>::lanes);
+      }
+    };
+    if (biases == nullptr)
+      fill([](int, Index) { return broadcast(Real(0)); });
+    else
+      fill([&](int r, Index query) { return load(biases - r + query); });
+    if (shift != 0) POSENC_DETAIL_UNROLL
+    for (auto& sums_of_row : sums)
+      for (auto& one : sums_of_row) one = difference(one, broadcast(shift));
+    if (rows != nullptr) POSENC_DETAIL_UNROLL
+    for (int r = 0; r < Rows; ++r)
+      for (int q = 0; q < Packets; ++q)
+        sums[r][q] = sum(load(rows[key + r] + first_query + q * Simd<Real>::lanes), sums[r][q]);
   }
-  for (Index p = 0; p < depth; ++p, a += a_step, b += b_step) {
-    packet_t<Real> row[Packets];
-    POSENC_DETAIL_UNROLL
-    for (int q = 0; q < Packets; ++q) row[q] = load(b + q * lanes);
+};
+
+/// What the sums of a product of values and weights begin with: what is there already, times the correction if there is
+/// one.
+template <class Real>
+struct OutputStart {
+  const Real* outputs;
+  const Real* correction = nullptr;
+
+  template <int Rows, int Packets>
+  EIGEN_ALWAYS_INLINE void operator()(Index feature, packet_t<Real> (&sums)[Rows][Packets]) const {
+    constexpr Index lanes = Simd<Real>::lanes, width = Simd<Real>::tile_width;
     POSENC_DETAIL_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      const packet_t<Real> factor = broadcast(a[r * a_row]);
       POSENC_DETAIL_UNROLL
-      for (int q = 0; q < Packets; ++q) sums[r][q] = pmadd(factor, row[q], sums[r][q]);
+      for (int q = 0; q < Packets; ++q) sums[r][q] = load(outputs + (feature + r) * width + q * lanes);
+    }
+    if (correction != nullptr) {
+      POSENC_DETAIL_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        POSENC_DETAIL_UNROLL
+        for (int q = 0; q < Packets; ++q) sums[r][q] = multiply(sums[r][q], load(correction + q * lanes));
+      }
     }
   }
-  POSENC_DETAIL_UNROLL
-  for (int r = 0; r < Rows; ++r) {
+};
+
+/// A matrix whose elements are broadcast: element (row, step) is at data[row * row_step + step * depth_step].
+template <class Real>
+struct Broadcast {
+  const Real* data;
+  Index row_step, depth_step;
+};
+
+/// c[r][:] = start(r) + sum_p a(r, p) b[p][:] for Rows rows of Packets packets, as often as there are so many rows.
+/// Returns how many rows are done.
+template <int Rows, int Packets, class Real, class Start>
+Index multiply_rows(Index row, Index num_rows, const Broadcast<Real>& a, const Real* b, Index depth, Real* c,
+                    const Start& start) {
+  constexpr Index lanes = Simd<Real>::lanes, width = Simd<Real>::tile_width;
+  const Index row_step = a.row_step, depth_step = a.depth_step;
+  for (; row + Rows <= num_rows; row += Rows) {
+    packet_t<Real> sums[Rows][Packets];
+    start(row, sums);
+    const Real* factors = a.data + row * row_step;
+    const Real* packets = b;
+    for (Index p = 0; p < depth; ++p, factors += depth_step, packets += width) {
+      packet_t<Real> b_row[Packets];
+      POSENC_DETAIL_UNROLL
+      for (int q = 0; q < Packets; ++q) b_row[q] = load(packets + q * lanes);
+      POSENC_DETAIL_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        const packet_t<Real> factor = broadcast(factors[r * row_step]);
+        POSENC_DETAIL_UNROLL
+        for (int q = 0; q < Packets; ++q) sums[r][q] = multiply_add(factor, b_row[q], sums[r][q]);
+      }
+    }
     POSENC_DETAIL_UNROLL
-    for (int q = 0; q < Packets; ++q) store(c + r * c_row + q * lanes, sums[r][q]);
+    for (int r = 0; r < Rows; ++r) {
+      POSENC_DETAIL_UNROLL
+      for (int q = 0; q < Packets; ++q) store(c + (row + r) * width + q * lanes, sums[r][q]);
+    }
   }
+  return row;
 }
 
-/// The same for any number of rows: six at a time, then what is left. start(row, packet).
-template <int Packets, class Real, class Start>
-void multiply(Index rows, const Real* a, Index a_row, Index a_step, const Real* b, Index b_step, Index depth, Real* c,
-              Index c_row, const Start& start) {
-  const auto some = [&]<int Rows>(Index row) {
-    multiply_tile<Rows, Packets>(a + row * a_row, a_row, a_step, b, b_step, depth, c + row * c_row, c_row,
-                                 [&](int r, int q) { return start(row + r, q); });
-  };
-  Index row = 0;
-  for (; row + 6 <= rows; row += 6) some.template operator()<6>(row);
-  switch (rows - row) {
-    case 5:
-      return some.template operator()<5>(row);
-    case 4:
-      return some.template operator()<4>(row);
-    case 3:
-      return some.template operator()<3>(row);
-    case 2:
-      return some.template operator()<2>(row);
-    case 1:
-      return some.template operator()<1>(row);
-    default:
-      return;
-  }
+/// The same for any number of rows and up to Packets packets of a panel.
+template <class Real, class Start, int Packets = Simd<Real>::tile_packets>
+void multiply_panel(Index num_packets, Index num_rows, const Broadcast<Real>& a, const Real* b, Index depth, Real* c,
+                    const Start& start) {
+  if constexpr (Packets > 1)
+    if (num_packets < Packets)
+      return multiply_panel<Real, Start, Packets - 1>(num_packets, num_rows, a, b, depth, c, start);
+  Index row = multiply_rows<Simd<Real>::tile_rows, Packets>(0, num_rows, a, b, depth, c, start);
+  row = multiply_rows<4, Packets>(row, num_rows, a, b, depth, c, start);
+  row = multiply_rows<2, Packets>(row, num_rows, a, b, depth, c, start);
+  multiply_rows<1, Packets>(row, num_rows, a, b, depth, c, start);
 }
 
-/// One step of the online softmax of a panel: raises the running maxima to those of the scores, turns the scores into
-/// weights relative to them, adds the weights to the running sums, and gives in `correction` what everything that was
-/// weighed before must be multiplied by. A maximum of -inf, nothing visible yet, gives weights of 0.
-/// Returns whether a correction is not 1.
+/// Raises maxima to those of the scores, column by column.
 template <int Packets, class Real>
-bool softmax_step(Real* scores, Index num_keys, Real* maxima, Real* sums, Real* correction) {
-  using namespace Eigen::internal;
-  constexpr Index lanes = Simd<Real>::lanes, width = Packets * lanes;
-  packet_t<Real> largest[Packets], sum[Packets];
+void raise_maxima(const Real* scores, Index num_keys, Real* maxima) {
+  constexpr Index lanes = Simd<Real>::lanes, width = Simd<Real>::tile_width;
+  packet_t<Real> largest[Packets], second[Packets];  // of every other key
   POSENC_DETAIL_UNROLL
-  for (int q = 0; q < Packets; ++q) largest[q] = load(maxima + q * lanes);
-  for (Index key = 0; key < num_keys; ++key) {
+  for (int q = 0; q < Packets; ++q) largest[q] = second[q] = load(maxima + q * lanes);
+  Index key = 0;
+  for (; key + 2 <= num_keys; key += 2, scores += 2 * width) {
     POSENC_DETAIL_UNROLL
-    for (int q = 0; q < Packets; ++q) largest[q] = pmax(largest[q], load(scores + key * width + q * lanes));
+    for (int q = 0; q < Packets; ++q) largest[q] = larger(largest[q], load(scores + q * lanes));
+    POSENC_DETAIL_UNROLL
+    for (int q = 0; q < Packets; ++q) second[q] = larger(second[q], load(scores + width + q * lanes));
   }
   POSENC_DETAIL_UNROLL
   for (int q = 0; q < Packets; ++q) {
-    const packet_t<Real> reference = pmax(largest[q], broadcast(std::numeric_limits<Real>::lowest()));
-    store(correction + q * lanes, exp_of_negative<Real>(psub(load(maxima + q * lanes), reference)));
-    store(maxima + q * lanes, largest[q]);
-    largest[q] = reference;
-    sum[q] = broadcast(Real(0));
+    if (key < num_keys) largest[q] = larger(largest[q], load(scores + q * lanes));
+    store(maxima + q * lanes, larger(largest[q], second[q]));
   }
-  for (Index key = 0; key < num_keys; ++key) {
+}
+
+/// Turns scores into weights relative to the maxima and adds them to the sums. A maximum of -inf, nothing visible yet,
+/// gives weights of 0.
+template <int Packets, class Real>
+void weigh(Real* scores, Index num_keys, const Real* maxima, Real* sums) {
+  constexpr Index lanes = Simd<Real>::lanes, width = Simd<Real>::tile_width;
+  packet_t<Real> reference[Packets], total[Packets];
+  POSENC_DETAIL_UNROLL
+  for (int q = 0; q < Packets; ++q) {
+    reference[q] = larger(load(maxima + q * lanes), broadcast(std::numeric_limits<Real>::lowest()));
+    total[q] = load(sums + q * lanes);
+  }
+  for (Index key = 0; key < num_keys; ++key, scores += width) {
     POSENC_DETAIL_UNROLL
     for (int q = 0; q < Packets; ++q) {
-      Real* const score = scores + key * width + q * lanes;
-      const packet_t<Real> weight = exp_of_negative<Real>(psub(load(score), largest[q]));
-      store(score, weight);
-      sum[q] = padd(sum[q], weight);
+      const packet_t<Real> weight = exp_of_negative<Real>(difference(load(scores + q * lanes), reference[q]));
+      store(scores + q * lanes, weight);
+      total[q] = sum(total[q], weight);
     }
   }
   POSENC_DETAIL_UNROLL
-  for (int q = 0; q < Packets; ++q)
-    store(sums + q * lanes, pmadd(load(sums + q * lanes), load(correction + q * lanes), sum[q]));
-  return !std::all_of(correction, correction + width, [](Real c) { return c == 1; });
+  for (int q = 0; q < Packets; ++q) store(sums + q * lanes, total[q]);
 }
 
-/// For a single query: scores[j] = scale * <k_j, q>, four keys at a time.
+/// What all that was weighed relative to the maxima before must be multiplied by. Returns whether any of it is not 1.
 template <class Real>
-void dot_keys(const Real* query, const Real* keys, Index key_step, Index dim, Index num_keys, Real scale,
-              Real* scores) {
-  using namespace Eigen::internal;
+bool correct(const Real* before, const Real* maxima, Real* correction) {
   constexpr Index lanes = Simd<Real>::lanes;
-  const auto some = [&]<int Keys>(Index key) {
-    packet_t<Real> sums[Keys];
-    const Real* rows[Keys];
-    Real rest[Keys];
-    POSENC_DETAIL_UNROLL
-    for (int j = 0; j < Keys; ++j) {
-      sums[j] = broadcast(Real(0));
-      rows[j] = keys + (key + j) * key_step;
-      rest[j] = 0;
-    }
-    Index d = 0;
-    for (; d + lanes <= dim; d += lanes) {
-      const packet_t<Real> q = load(query + d);
-      POSENC_DETAIL_UNROLL
-      for (int j = 0; j < Keys; ++j) sums[j] = pmadd(load(rows[j] + d), q, sums[j]);
-    }
-    const auto less = [&]<class Packet>(Packet) {
-      for (; d + unpacket_traits<Packet>::size <= dim; d += unpacket_traits<Packet>::size) {
-        POSENC_DETAIL_UNROLL
-        for (int j = 0; j < Keys; ++j) rest[j] += predux(pmul(ploadu<Packet>(rows[j] + d), ploadu<Packet>(query + d)));
-      }
-    };
-    less(typename SimdParts<Real>::Half());
-    less(typename SimdParts<Real>::Quarter());
-    for (; d < dim; ++d) {
-      POSENC_DETAIL_UNROLL
-      for (int j = 0; j < Keys; ++j) rest[j] += rows[j][d] * query[d];
-    }
-    POSENC_DETAIL_UNROLL
-    for (int j = 0; j < Keys; ++j) scores[key + j] = (predux(sums[j]) + rest[j]) * scale;
-  };
-  Index key = 0;
-  for (; key + 4 <= num_keys; key += 4) some.template operator()<4>(key);
-  for (; key < num_keys; ++key) some.template operator()<1>(key);
-}
-
-/// For a single query, one step of the online softmax: raises the running maximum, turns the scores into weights relative
-/// to it, adds them to the running sum, and returns what everything that was weighed before must be multiplied by.
-template <class Real>
-Real softmax_column(Real* scores, Index num_keys, Real& maximum, Real& sum) {
-  using namespace Eigen::internal;
-  constexpr Index lanes = Simd<Real>::lanes;
-  constexpr Real nothing = -std::numeric_limits<Real>::infinity();
-  Real rest[lanes];  // the last keys, filled up with those that weigh nothing
-  const Index full = num_keys / lanes * lanes;
-  std::fill(std::copy(scores + full, scores + num_keys, rest), rest + lanes, nothing);
-
-  packet_t<Real> largest = broadcast(maximum);
-  for (Index key = 0; key < full; key += lanes) largest = pmax(largest, load(scores + key));
-  largest = pmax(largest, load(rest));
-  const Real before = maximum;
-  maximum = predux_max(largest);
-  const packet_t<Real> reference = broadcast(std::max(maximum, std::numeric_limits<Real>::lowest()));
-  packet_t<Real> weights = exp_of_negative<Real>(psub(load(rest), reference));
-  store(rest, weights);
-  for (Index key = 0; key < full; key += lanes) {
-    const packet_t<Real> weight = exp_of_negative<Real>(psub(load(scores + key), reference));
-    store(scores + key, weight);
-    weights = padd(weights, weight);
+  packet_t<Real> smallest = broadcast(Real(1));
+  for (Index i = 0; i < Simd<Real>::tile_width; i += lanes) {
+    const packet_t<Real> reference = larger(load(maxima + i), broadcast(std::numeric_limits<Real>::lowest()));
+    const packet_t<Real> factor = exp_of_negative<Real>(difference(load(before + i), reference));
+    store(correction + i, factor);
+    smallest = smaller(smallest, factor);
   }
-  std::copy(rest, rest + (num_keys - full), scores + full);
-  const Real correction = pfirst(exp_of_negative<Real>(psub(broadcast(before), reference)));
-  sum = sum * correction + predux(weights);
-  return correction;
+  return !(smallest_element(smallest) >= 1);
 }
 
-/// For a single query: output = correction * output + sum_j weights[j] v_j, four packets of features at a time.
+/// The smallest of some numbers, none of them NaN.
 template <class Real>
-void sum_values(const Real* weights, const Real* values, Index value_step, Index dim, Index num_keys, Real correction,
-                Real* output) {
-  using namespace Eigen::internal;
+Real smallest_of(const Real* x, Index n) {
   constexpr Index lanes = Simd<Real>::lanes;
-  const auto some = [&]<int Packets, class Packet>(Index d, Packet) {
-    constexpr Index size = unpacket_traits<Packet>::size;
-    Packet sums[Packets];
-    POSENC_DETAIL_UNROLL
-    for (int i = 0; i < Packets; ++i) sums[i] = pmul(ploadu<Packet>(output + d + i * size), pset1<Packet>(correction));
-    for (Index key = 0; key < num_keys; ++key) {
-      const Packet weight = pset1<Packet>(weights[key]);
-      POSENC_DETAIL_UNROLL
-      for (int i = 0; i < Packets; ++i)
-        sums[i] = pmadd(weight, ploadu<Packet>(values + key * value_step + d + i * size), sums[i]);
-    }
-    POSENC_DETAIL_UNROLL
-    for (int i = 0; i < Packets; ++i) pstoreu(output + d + i * size, sums[i]);
-  };
-  Index d = 0;
-  for (; d + 4 * lanes <= dim; d += 4 * lanes) some.template operator()<4>(d, packet_t<Real>());
-  const auto less = [&]<class Packet>(Packet packet) {
-    for (; d + unpacket_traits<Packet>::size <= dim; d += unpacket_traits<Packet>::size)
-      some.template operator()<1>(d, packet);
-  };
-  less(packet_t<Real>());
-  less(typename SimdParts<Real>::Half());
-  less(typename SimdParts<Real>::Quarter());
-  for (; d < dim; ++d) {
-    Real sum = output[d] * correction;
-    for (Index key = 0; key < num_keys; ++key) sum += weights[key] * values[key * value_step + d];
-    output[d] = sum;
-  }
+  packet_t<Real> packet = broadcast(std::numeric_limits<Real>::infinity());
+  Index i = 0;
+  for (; i + lanes <= n; i += lanes) packet = smaller(packet, load(x + i));
+  Real smallest = smallest_element(packet);
+  for (; i < n; ++i) smallest = std::min(smallest, x[i]);
+  return smallest;
+}
+
+/// x = x * factor + added for the queries of a panel.
+template <class Real>
+void scale_and_add(Real* x, const Real* factor, const Real* added) {
+  constexpr Index lanes = Simd<Real>::lanes;
+  for (Index i = 0; i < Simd<Real>::tile_width; i += lanes)
+    store(x + i, multiply_add(load(x + i), load(factor + i), load(added + i)));
+}
+template <class Real>
+void scale_rows(Real* x, Index num_rows, const Real* factor) {
+  constexpr Index lanes = Simd<Real>::lanes, width = Simd<Real>::tile_width;
+  for (Index row = 0; row < num_rows; ++row)
+    for (Index i = 0; i < width; i += lanes)
+      store(x + row * width + i, multiply(load(x + row * width + i), load(factor + i)));
+}
+
+/// to[i * to_step + j] = factor * from[j * from_step + i] for i < num_rows, j < num_columns: squares of packets, and what
+/// is left at two sides one by one.
+template <class Real>
+void transpose(const Real* from, Index from_step, Real factor, Index num_rows, Index num_columns, Real* to,
+               Index to_step) {
+  constexpr Index lanes = Simd<Real>::lanes;
+  const Index whole_rows = num_rows / lanes * lanes, whole_columns = num_columns / lanes * lanes;
+  for (Index j = 0; j < whole_columns; j += lanes)
+    for (Index i = 0; i < whole_rows; i += lanes)
+      transpose(from + j * from_step + i, from_step, factor, to + i * to_step + j, to_step);
+  for (Index j = 0; j < num_columns; ++j)
+    for (Index i = j < whole_columns ? whole_rows : 0; i < num_rows; ++i)
+      to[i * to_step + j] = factor * from[j * from_step + i];
 }
 
 }  // namespace posenc::inline v0::detail

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What the walks of streaming attention read: queries, keys, values and encodings of one head, a block of queries and a
+// stretch of keys at a time.
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <tuple>
+#include <type_traits>
+
+#include <posenc/attention.hpp>
+#include <posenc/attention_workspace.hpp>
+#include <posenc/concepts.hpp>
+
+namespace posenc::inline v0::detail {
+
+template <class Encoding>
+bool is_by_distance(const Encoding& encoding) {
+  if constexpr (DistanceBias<Encoding>) {
+    if constexpr (requires { encoding.is_by_distance(); }) return encoding.is_by_distance();
+    return true;
+  } else {
+    return false;
+  }
+}
+
+/// Consecutive tokens.
+struct Span {
+  Index begin, size;
+};
+
+/// Calls action for 0, ..., n - 1: from the last of those with the highest bound down, and then up from there.
+template <class Bound, class Action>
+void near_to_far(Index n, Bound bound, Action action) {
+  Index nearest = n - 1;
+  double best = -std::numeric_limits<double>::infinity();
+  for (Index i = 0; i < n; ++i)
+    if (const double b = bound(i); b >= best) {
+      nearest = i;
+      best = b;
+    }
+  for (Index i = nearest; i >= 0; --i) action(i);
+  for (Index i = nearest + 1; i < n; ++i) action(i);
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of g++ 12 itself, see packet.hpp
+#endif
+/// Scores s become cap * tanh(s / cap); nothing for a cap of 0.
+template <class Tile>
+void cap_scores(Tile& scores, double cap) {
+  using Scalar = typename Tile::Scalar;
+  if (cap != 0) scores = static_cast<Scalar>(cap) * (scores / static_cast<Scalar>(cap)).array().tanh();
+}
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
+class AttentionInputs {
+ protected:
+  AttentionInputs(const Queries& q, const Keys& k, const Values& v, const AttentionOptions& options,
+                  AttentionWorkspace<Scalar>& workspace, const Encodings&... encodings)
+      : q_(q), k_(k), v_(v), options_(options), work_(workspace), encodings_(encodings...) {
+    scale_ = static_cast<Scalar>(options.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.rows())) : options.scale);
+    by_distance_ = options.query_positions.is_contiguous() && options.key_positions.is_contiguous();
+    has_distances_ = by_distance_ && (is_by_distance(encodings) || ...);
+  }
+
+  static constexpr double hidden = -std::numeric_limits<double>::infinity();
+  static constexpr bool rotates = (QueryKeyEncoding<Encodings, Scalar> || ...);
+  static constexpr bool has_terms = (ScoreTerm<Encodings, Scalar> || ...);
+  static constexpr bool has_value_terms = (ValueTerm<Encodings, Scalar> || ...);
+  static constexpr bool has_bounds = (BoundedBias<Encodings> || ...);
+  static constexpr bool is_bounded = !has_terms && has_bounds;
+
+  template <class Action>
+  void for_each_encoding(Action action) const {
+    std::apply([&](const auto&... encodings) { (action(encodings), ...); }, encodings_);
+  }
+
+  Index num_stretches() const { return (k_.cols() + work_.keys_.cols() - 1) / work_.keys_.cols(); }
+  Span stretch_at(Index s) const {
+    const Index stretch = work_.keys_.cols();
+    return {s * stretch, std::min(stretch, k_.cols() - s * stretch)};
+  }
+  Positions keys_at(Span span) const { return options_.key_positions.segment(span.begin, span.size); }
+  Positions queries_at(Index begin, Index size) const { return options_.query_positions.segment(first_ + begin, size); }
+
+  /// Bounds of all biases together; -inf to inf where one does not tell.
+  BiasBounds bounds(const Positions& keys, const Positions& queries) const {
+    BiasBounds sum{0, 0};
+    for_each_encoding([&](const auto& encoding) {
+      using Encoding = std::remove_cvref_t<decltype(encoding)>;
+      if constexpr (BoundedBias<Encoding>) {
+        const BiasBounds one = encoding.bounds(keys, queries, options_.head);
+        sum.lowest += one.lowest;
+        // A tile that one bias hides is hidden, whatever the others say of it.
+        sum.highest = sum.highest == hidden || one.highest == hidden ? hidden : sum.highest + one.highest;
+      } else if constexpr (ScoreBias<Encoding, Scalar>) {
+        sum.lowest = hidden;
+        if (sum.highest != hidden) sum.highest = std::numeric_limits<double>::infinity();
+      }
+    });
+    return sum;
+  }
+  double highest(Span keys, const Positions& queries) const {
+    if constexpr (has_bounds) return bounds(keys_at(keys), queries).highest;
+    return 0;
+  }
+
+  /// Reads a block of queries, at most as many as the workspace holds, and rotates them.
+  void load_queries(Index first, Index num_queries) {
+    first_ = first;
+    num_queries_ = num_queries;
+    auto columns = work_.query_columns_.leftCols(num_queries);
+    columns = q_.middleCols(first, num_queries).template cast<Scalar>();
+    if constexpr (rotates) {
+      auto rotated = work_.rotated_columns_.leftCols(num_queries);
+      rotated = columns;
+      for_each_encoding([&](const auto& encoding) {
+        if constexpr (QueryKeyEncoding<std::remove_cvref_t<decltype(encoding)>, Scalar>) {
+          Eigen::Ref<Matrix<Scalar>> view = rotated;
+          encoding.apply_query(view, queries_at(0, num_queries), options_.head);
+        }
+      });
+    }
+    query_norm_ = -1;
+  }
+  /// The block of queries, rotated.
+  const Matrix<Scalar>& queries() const { return rotates ? work_.rotated_columns_ : work_.query_columns_; }
+
+  /// Keys and values of a stretch as columns of Scalar: where they lie if they can be read there, else a copy.
+  void load_stretch(Span stretch) {
+    raw_keys_ = columns_of(k_, stretch, work_.keys_);
+    keys_ = raw_keys_;
+    if constexpr (rotates) {
+      work_.rotated_keys_.leftCols(stretch.size) = raw_keys(0, stretch.size);
+      for_each_encoding([&](const auto& encoding) {
+        if constexpr (QueryKeyEncoding<std::remove_cvref_t<decltype(encoding)>, Scalar>) {
+          Eigen::Ref<Matrix<Scalar>> view = work_.rotated_keys_.leftCols(stretch.size);
+          encoding.apply_key(view, keys_at(stretch), options_.kv_head);
+        }
+      });
+      keys_ = {work_.rotated_keys_.data(), work_.rotated_keys_.outerStride()};
+    }
+    values_ = columns_of(v_, stretch, work_.values_);
+  }
+
+  using ColumnsMap = Eigen::Map<const Matrix<Scalar>, 0, Eigen::OuterStride<>>;
+  ColumnsMap raw_keys(Index begin, Index size) const {
+    return {raw_keys_.data + begin * raw_keys_.step, k_.rows(), size, Eigen::OuterStride<>(raw_keys_.step)};
+  }
+
+  /// Whether every weight of a tile is zero: the largest score that its keys can have is so far below the running
+  /// maxima, of which `smallest` is the smallest, that its exponential is.
+  bool is_nothing(Index key, Index size, Scalar smallest, const BiasBounds& bias) {
+    if (bias.highest == hidden) return true;
+    const double nothing = static_cast<double>(smallest) + least_exponent - 1;  // 1 for roundings
+    if (!(bias.highest < nothing)) return false;                                // cheap, and almost always so
+    const auto largest_norm = [](const auto& columns) {
+      return static_cast<double>(columns.colwise().norm().template maxCoeff<Eigen::PropagateNaN>());
+    };
+    if (query_norm_ == -1)
+      query_norm_ = largest_norm(queries().leftCols(num_queries_)) * std::abs(static_cast<double>(scale_));
+    double largest =
+        query_norm_ *
+        largest_norm(ColumnsMap(keys_.data + key * keys_.step, k_.rows(), size, Eigen::OuterStride<>(keys_.step))) *
+        1.0001;
+    if (options_.soft_cap < largest && options_.soft_cap != 0) largest = options_.soft_cap;
+    return largest + bias.highest < nothing;
+  }
+
+  struct Columns {
+    const Scalar* data = nullptr;
+    Index step = 0;
+  };
+
+  const Queries& q_;
+  const Keys& k_;
+  const Values& v_;
+  const AttentionOptions& options_;
+  AttentionWorkspace<Scalar>& work_;
+  std::tuple<const Encodings&...> encodings_;
+  Scalar scale_ = 1;
+  bool by_distance_ = false;           // both sides are at consecutive positions
+  bool has_distances_ = false;         // and a bias depends on their difference only
+  Index first_ = 0, num_queries_ = 0;  // the block
+  double query_norm_ = -1;             // the largest of the block, times the scale; -1: not known
+  Columns raw_keys_, keys_, values_;   // the stretch; raw_keys_ are not rotated
+
+ private:
+  /// Below it an exponential is 0.
+  static constexpr double least_exponent = std::is_same_v<Scalar, float> ? -87.34 : -708.4;
+
+  template <class X>
+  static Columns columns_of(const X& x, Span span, Matrix<Scalar>& copy) {
+    if constexpr (!X::IsRowMajor && static_cast<bool>(X::Flags & Eigen::DirectAccessBit) &&
+                  std::is_same_v<typename X::Scalar, Scalar>)
+      if (x.innerStride() == 1) return {x.data() + span.begin * x.outerStride(), x.outerStride()};
+    copy.leftCols(span.size) = x.middleCols(span.begin, span.size).template cast<Scalar>();
+    return {copy.data(), copy.outerStride()};
+  }
+};
+
+}  // namespace posenc::inline v0::detail
