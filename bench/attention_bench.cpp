@@ -76,7 +76,8 @@ struct AttentionCase {
   auto& result() { return o; }
   bench::Work work() {
     return {.tokens = q.cols(),
-            .bytes = bench::bytes_of(q) + bench::bytes_of(k) + bench::bytes_of(v) + bench::bytes_of(o)};
+            .bytes = bench::bytes_of(q) + bench::bytes_of(k) + bench::bytes_of(v) + bench::bytes_of(o),
+            .flops = 4 * q.size() * k.cols()};
   }
 
   Matrix<float> q, k, v, o;
@@ -155,9 +156,14 @@ struct ClippedRelative : Nothing {
 
 template <class With>
 void add(const std::string& name) {
-  bench::add<AttentionCase<With>>(
-      "attention/" + name + "/float", {"D", "Tk", "Tq"},
-      {{64, 4096, 1}, {64, 500, 500}, {64, 512, 512}, {80, 512, 512}, {128, 512, 512}, {64, 4096, 4096}});
+  bench::add<AttentionCase<With>>("attention/" + name + "/float", {"D", "Tk", "Tq"},
+                                  {{64, 4096, 1},
+                                   {64, 500, 500},
+                                   {64, 512, 512},
+                                   {80, 512, 512},
+                                   {128, 512, 512},
+                                   {64, 2048, 2048},
+                                   {64, 4096, 4096}});
 }
 
 }  // namespace

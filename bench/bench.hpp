@@ -11,6 +11,13 @@
 //     auto& result();                                              // the matrix that both write (a copy will do)
 //     bench::Work work();                                          // what one call gets done
 //   };
+//
+// If the case has no plain(), there is nothing to compare with, and nothing is checked; it may have no Limit either, and
+// it may state two constants:
+//
+//     static constexpr double tolerance = 1e-5;                    // of the comparison, if not a few roundings
+//     static constexpr const char* other = "torch";                // what plain() is, if not a plain loop
+//
 //   bench::add<RopeCase>("rope/half_split/float", {"H", "D", "T"}, {{32, 128, 4096}, {8, 64, 512}});
 //
 // makes three benchmarks of every shape, one below the other:
@@ -63,7 +70,8 @@ std::string scalar_name() {
 /// What one call gets done.
 struct Work {
   Index tokens;
-  Index bytes;  ///< read and written
+  Index bytes;      ///< read and written
+  Index flops = 0;  ///< where arithmetic is the limit, not memory
 };
 
 template <class X>
@@ -71,12 +79,15 @@ Index bytes_of(const X& x) {
   return x.size() * static_cast<Index>(sizeof(typename X::Scalar));
 }
 
-/// Whether a and b are the same to rounding: infinities in the same places, and no NaN. The second part of the
-/// tolerance is what the angles of a plain loop lose in double.
+/// What a case does not state: some roundings, and what the angles of a plain loop lose in double.
+template <class Scalar>
+double default_tolerance() {
+  return 16 * static_cast<double>(Eigen::NumTraits<Scalar>::epsilon()) + 1e-12;
+}
+
+/// Whether a and b are the same to rounding: infinities in the same places, and no NaN.
 template <class X>
-bool agree(const X& a, const X& b) {
-  using Scalar = typename X::Scalar;
-  const double tolerance = 16 * static_cast<double>(Eigen::NumTraits<Scalar>::epsilon()) + 1e-12;
+bool agree(const X& a, const X& b, double tolerance = default_tolerance<typename X::Scalar>()) {
   for (Index j = 0; j < a.cols(); ++j)
     for (Index i = 0; i < a.rows(); ++i) {
       const auto x = static_cast<double>(a(i, j)), y = static_cast<double>(b(i, j));
@@ -151,6 +162,9 @@ class Add {
 /// Set by a failed check; the program then exits with status 1.
 inline bool failed = false;
 
+/// Whether results are compared before they are timed. What has passed once need not be compared again.
+inline bool checks = true;
+
 namespace detail {
 
 template <std::size_t N>
@@ -165,16 +179,60 @@ void measure(benchmark::State& state, const Work& work, Data& data, Run run) {
   }
   state.SetItemsProcessed(state.iterations() * work.tokens);
   state.SetBytesProcessed(state.iterations() * work.bytes);
+  if (work.flops > 0)
+    state.counters["flop/s"] =
+        benchmark::Counter(static_cast<double>(work.flops), benchmark::Counter::kIsIterationInvariantRate);
+}
+
+/// What the last benchmarks worked on, made once for all rounds of a group: ours and plain have the same data.
+struct Kept {
+  const void* group = nullptr;
+  std::shared_ptr<void> what{};
+};
+inline Kept kept_case, kept_limit;
+
+template <class Make>
+auto& keep(Kept& kept, const void* group, Make make) {
+  using What = std::remove_pointer_t<decltype(make())>;
+  if (kept.group != group) {
+    kept = {};  // its memory is free before more is asked for
+    kept.what = std::shared_ptr<What>(make());
+    kept.group = group;
+  }
+  return *static_cast<What*>(kept.what.get());
+}
+
+template <class Case, std::size_t N>
+Case& case_of(const Shape<N>& shape, const void* group) {
+  return keep(kept_case, group, [&] { return std::apply([](auto... sizes) { return new Case(sizes...); }, shape); });
+}
+
+template <class Case>
+inline constexpr bool has_plain = requires(Case& data) {
+  data.plain();
+};
+
+/// What plain() is called in the names.
+template <class Case>
+const char* other() {
+  if constexpr (requires { Case::other; })
+    return Case::other;
+  else
+    return "plain";
 }
 
 /// What is wrong with ours or plain, or nullptr.
 template <class Case, std::size_t N>
 const char* fault(const Shape<N>& shape) {
-  Case before = std::make_from_tuple<Case>(shape), ours = before, plain = before;
-  ours.ours();
-  if (agree(before.result(), ours.result())) return "ours does nothing";
-  plain.plain();
-  if (!agree(ours.result(), plain.result())) return "ours and plain differ";
+  if constexpr (has_plain<Case>) {
+    Case before = std::make_from_tuple<Case>(shape), ours = before, plain = before;
+    double tolerance = default_tolerance<typename std::remove_cvref_t<decltype(ours.result())>::Scalar>();
+    if constexpr (requires { Case::tolerance; }) tolerance = Case::tolerance;
+    ours.ours();
+    if (agree(before.result(), ours.result(), tolerance)) return "ours does nothing";
+    plain.plain();
+    if (!agree(ours.result(), plain.result(), tolerance)) return "ours and plain differ";
+  }
   return nullptr;
 }
 
@@ -188,13 +246,13 @@ void add_one(const std::string& name, const std::array<const char*, N>& arg_name
 template <class Case, std::size_t N, class Run>
 auto checked(const Shape<N>& shape, std::shared_ptr<bool> passed, Run run) {
   return [=](benchmark::State& state) {
-    if (const char* wrong = *passed ? nullptr : fault<Case>(shape)) {
+    if (const char* wrong = *passed || !checks ? nullptr : fault<Case>(shape)) {
       failed = true;
       state.SkipWithError(wrong);
       return;
     }
     *passed = true;
-    Case data = std::make_from_tuple<Case>(shape);
+    Case& data = case_of<Case>(shape, passed.get());
     measure(state, data.work(), data, run);
   };
 }
@@ -209,14 +267,17 @@ void add(const std::string& name, const char* const (&arg_names)[N],
   for (const auto& shape : shapes) {
     const auto passed = std::make_shared<bool>(false);
     const auto ours = [](Case& data) { data.ours(); };
-    const auto plain = [](Case& data) { data.plain(); };
     detail::add_one(name, names, shape, detail::checked<Case>(shape, passed, ours));
-    detail::add_one(name + "/plain", names, shape, detail::checked<Case>(shape, passed, plain));
-    detail::add_one(name + "/limit", names, shape, [=](benchmark::State& state) {
-      Case data = std::make_from_tuple<Case>(shape);
-      typename Case::Limit limit(data);
-      detail::measure(state, data.work(), limit, [](auto& run) { run(); });
-    });
+    if constexpr (detail::has_plain<Case>) {
+      const auto plain = [](Case& data) { data.plain(); };
+      detail::add_one(name + '/' + detail::other<Case>(), names, shape, detail::checked<Case>(shape, passed, plain));
+    }
+    if constexpr (requires { typename Case::Limit; })
+      detail::add_one(name + "/limit", names, shape, [=](benchmark::State& state) {
+        Case& data = detail::case_of<Case>(shape, passed.get());
+        auto& limit = detail::keep(detail::kept_limit, passed.get(), [&] { return new typename Case::Limit(data); });
+        detail::measure(state, data.work(), limit, [](auto& run) { run(); });
+      });
   }
 }
 

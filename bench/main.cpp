@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
-// The program around each file of benchmarks: says what it runs on, and exits with 1 if a result was wrong.
+// The program around each file of benchmarks: says what it runs on, and exits with 1 if a result was wrong. Its options
+// are those of Google Benchmark, and --unchecked, with which no results are compared.
 
 #include "bench.hpp"
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <fstream>
 #include <string>
+#include <string_view>
 
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -52,6 +55,9 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("flags", POSENC_BENCH_FLAGS);
   benchmark::AddCustomContext("Eigen", eigen_version());
 
+  char** const end = std::remove(argv, argv + argc, std::string_view("--unchecked"));
+  bench::checks = end == argv + argc;
+  argc = static_cast<int>(end - argv);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   add_benchmarks();

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
-// RoPE in place, with its cosines and sines from a table and without one.
+// RoPE in place and from one matrix into another, with its cosines and sines from a table and without one.
 
+#include <posenc/detail/packet.hpp>
 #include <posenc/rope.hpp>
 #include <posenc/rope_table.hpp>
+
+#include <algorithm>
 
 #include "bench.hpp"
 
@@ -52,6 +55,93 @@ struct TableCase {
   RopeTable<Real> table;
 };
 
+/// The limit of what is changed in a part of every head.
+class ScalePart {
+ public:
+  template <class Case>
+  explicit ScalePart(Case& of) : x_(of.result()), head_dim_(of.table.head_dim()) {}
+  void operator()() {
+    using Part = Eigen::Array<float, rotary_dim, 1>;
+    float* const end = x_.data() + x_.size();
+    for (float* head = x_.data(); head < end; head += head_dim_) Eigen::Map<Part>{head} *= one_;
+  }
+
+  static constexpr int rotary_dim = 32;
+
+ private:
+  Matrix<float> x_;
+  Index head_dim_;
+  float one_ = 1;
+};
+
+/// A quarter of each head rotates, as in GPT-NeoX.
+template <PairLayout layout>
+struct PartialCase {
+  using Limit = ScalePart;
+
+  PartialCase(Index num_heads, Index head_dim, Index num_tokens)
+      : x(bench::random_matrix<float>(num_heads * head_dim, num_tokens)),
+        table(Rope({.head_dim = head_dim, .rotary_dim = Limit::rotary_dim, .layout = layout}), num_tokens,
+              first_position) {}
+
+  void ours() { table(x, posenc::positions(x.cols(), first_position)); }
+  void plain() {
+    for (Index t = 0; t < x.cols(); ++t)
+      for (Index row = 0; row < x.rows(); row += table.head_dim())
+        plain_rotate<layout>(&x(row, t), &table.cos()(0, t), &table.sin()(0, t), table.cos().rows());
+  }
+  auto& result() { return x; }
+  bench::Work work() {
+    return {.tokens = x.cols(), .bytes = 2 * bench::bytes_of(x) / table.head_dim() * Limit::rotary_dim};
+  }
+
+  Matrix<float> x;
+  RopeTable<float> table;
+};
+
+/// The limit of what is made of another matrix: a copy past the caches.
+class StreamedCopy {
+ public:
+  template <class Case>
+  explicit StreamedCopy(Case& of) : to_(bench::as_large_as_result(of)), from_(to_) {}
+  void operator()() {
+    using posenc::detail::Simd;
+    float* const to = to_.data();
+    const float* const from = from_.data();
+    for (Index i = 0; i < to_.size(); i += Simd<float>::lanes)
+      posenc::detail::stream(to + i, posenc::detail::load(from + i));
+    posenc::detail::finish_streaming();
+  }
+
+ private:
+  Vector<float> to_, from_;
+};
+
+/// From one matrix into another.
+template <PairLayout layout>
+struct IntoCase {
+  using Limit = StreamedCopy;
+
+  IntoCase(Index num_heads, Index head_dim, Index num_tokens)
+      : x(bench::random_matrix<float>(num_heads * head_dim, num_tokens)),
+        out(Matrix<float>::Zero(x.rows(), x.cols())),
+        table(Rope({.head_dim = head_dim, .layout = layout}), num_tokens, first_position) {}
+
+  void ours() { table.rotate_into(out, x, posenc::positions(x.cols(), first_position)); }
+  void plain() {
+    for (Index t = 0; t < x.cols(); ++t)
+      for (Index row = 0; row < x.rows(); row += table.head_dim()) {
+        std::copy_n(&x(row, t), table.head_dim(), &out(row, t));
+        plain_rotate<layout>(&out(row, t), &table.cos()(0, t), &table.sin()(0, t), table.head_dim() / 2);
+      }
+  }
+  auto& result() { return out; }
+  bench::Work work() { return {.tokens = x.cols(), .bytes = 2 * bench::bytes_of(x)}; }
+
+  Matrix<float> x, out;
+  RopeTable<float> table;
+};
+
 template <class Scalar, PairLayout layout>
 struct TableFreeCase {
   using Limit = bench::Scale;
@@ -85,8 +175,15 @@ struct TableFreeCase {
 
 using Shapes = std::vector<std::array<Index, 3>>;
 const Shapes large = {{32, 128, 1}, {32, 128, 500}, {32, 128, 512}, {32, 128, 4096}};
-const Shapes small = {{8, 64, 1}, {8, 64, 500}, {8, 64, 512}, {8, 64, 4096},
-                      {8, 80, 1}, {8, 80, 500}, {8, 80, 512}, {8, 80, 4096}};
+
+/// The same tokens and heads for every size of a head.
+Shapes small() {
+  Shapes shapes;
+  for (const Index head_dim : {48, 64, 80, 96, 112, 128, 256})
+    for (const Index num_tokens : {1, 500, 512, 4096}) shapes.push_back({8, head_dim, num_tokens});
+  return shapes;
+}
+
 const Shapes few = {{32, 128, 1}, {8, 64, 512}};
 
 template <class Scalar, PairLayout layout>
@@ -100,10 +197,14 @@ void add(const Shapes& with_table, const Shapes& table_free) {
 template <PairLayout layout>
 void add() {
   add<float, layout>(large, {{32, 128, 1}, {32, 128, 512}, {8, 64, 512}});
-  add<float, layout>(small, {});
+  add<float, layout>(small(), {});
   add<double, layout>(few, {});
   add<Eigen::half, layout>(few, {});
   add<Eigen::bfloat16, layout>(few, {});
+
+  const std::string name = layout == PairLayout::interleaved ? "rope/interleaved/float/" : "rope/half_split/float/";
+  bench::add<PartialCase<layout>>(name + "partial", {"H", "D", "T"}, {{8, 128, 1}, {8, 128, 500}, {8, 128, 512}});
+  bench::add<IntoCase<layout>>(name + "into", {"H", "D", "T"}, {{32, 128, 1}, {8, 64, 512}, {32, 128, 4096}});
 }
 
 }  // namespace

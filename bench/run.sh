@@ -2,85 +2,86 @@
 # SPDX-License-Identifier: MIT
 # Builds the benchmarks, runs them, and sums up. What is missing on the machine is installed first.
 #
-#   sh bench/run.sh                      all of them: some ten minutes
-#   sh bench/run.sh --quick              all of them, each for an instant: under two minutes, and less exact
+#   sh bench/run.sh                      all of them: a table, and in build/bench/results JSON, CSV and plots
+#   sh bench/run.sh --quick              the same in under two minutes: short rounds, without the largest shapes
 #   sh bench/run.sh rope alibi           bench/rope_bench.cpp and bench/alibi_bench.cpp
-#   sh bench/run.sh rope --benchmark_filter=T:512 --benchmark_repetitions=9 --benchmark_enable_random_interleaving=true
-#                                        what begins with a dash goes to Google Benchmark; the summary shows medians
+#   sh bench/run.sh --filter 'half_split.*T:512'    what has this in its name (a regular expression)
+#   sh bench/run.sh --compare OLD.json   and then what is faster or slower than in another run's results.json
+#   sh bench/run.sh --gates [REGEX]      only what bench/gates.txt demands: a line each, status 1 if one falls short
+#   sh bench/run.sh --check              nothing is timed: whether all results are those of the plain loops
+#
+#   --options '-O2 -march=x86-64'        compiler options behind -O3 -march=native, in a build folder of their own
+#   --peers                              also libtorch and ggml, where they are installed; without names, only them
 set -eu
 . "$(dirname -- "$0")/../tests/setup.sh"
 
+usage() { sed -n '3,15s/^# \{0,1\}//p' "$0"; exit 2; }
+
 all=$(cd "$root/bench" && printf '%s\n' *_bench.cpp | sed 's/_bench\.cpp$//')
 names=
+what=run
+gates=
+old=
+peers=OFF
+compiler_options=
+set_aside= # what suite.py gets
 while [ $# -gt 0 ]; do
   case $1 in
-    -*) break ;;
+    --gates)
+      what=gates
+      case ${2:-} in '' | -*) ;; *) gates=$2; shift ;; esac
+      ;;
+    --quick | --check) set_aside="$set_aside $1" ;;
+    --filter) [ $# -gt 1 ] || usage; filter=$2; shift ;;
+    --compare) [ $# -gt 1 ] || usage; old=$2; [ -r "$old" ] || stop "There is no file $old"; shift ;;
+    --options) [ $# -gt 1 ] || usage; compiler_options=$2; shift ;;
+    --peers) peers=ON ;;
     all) names="$names $all" ;;
+    -*) usage ;;
     *)
-      [ -e "$root/bench/$1_bench.cpp" ] || stop "There is no benchmark $1. There are:$(printf ' %s' "$all" | tr '\n' ' ')"
+      [ -e "$root/bench/$1_bench.cpp" ] || [ -e "$root/bench/peers/$1_bench.cpp" ] ||
+        stop "There is no benchmark $1. There are:$(printf ' %s' "$all" | tr '\n' ' ')"
       names="$names $1"
       ;;
   esac
   shift
 done
-if [ -z "$names" ]; then names=$all; fi
-quick=
-if [ "${1:-}" = --quick ]; then
-  quick=0.01
-  shift
-fi
 
 want_build
 want libbenchmark-dev benchmark/benchmark.h "measures (Google Benchmark)"
+want python3 python3 "runs them in rounds and sums up"
+want gnuplot-nox gnuplot "draws the results"
 install_wanted
+
+binaries=$root/build/bench
+if [ "$peers" = ON ]; then binaries=$binaries-peers$(sed -n 's/^VERSION_CODENAME=/-/p' /etc/os-release); fi
+if [ -n "$compiler_options" ]; then binaries=$binaries$(printf '%s' "$compiler_options" | tr -cs 'A-Za-z0-9' '-'); fi
+configured="-DPOSENC_BENCH_PEERS=$peers -DPOSENC_BENCH_OPTIONS=$(printf '%s' "$compiler_options" | tr ' ' ';')"
+
+if [ "$what" = gates ]; then
+  names=$(sed -n 's/^program //p' "$root/bench/gates.txt")
+elif [ -z "$names" ] && [ "$peers" = ON ]; then
+  names='torch ggml'
+elif [ -z "$names" ]; then
+  names=$all
+fi
 targets=
 for name in $names; do targets="$targets posenc_${name}_bench"; done
-# shellcheck disable=SC2086  # one word a target
-build bench "$root/build/bench" -- $targets
+# shellcheck disable=SC2086  # one word an option and a target
+build bench "$binaries" $configured -- $targets
 
-results=$root/build/bench/results
-mkdir -p "$results"
-rm -f "$results"/*.csv
+if [ "$what" = gates ]; then
+  say "Measuring the gates"
+  exec python3 -B "$root/bench/gates.py" "$binaries/bench" ${gates:+"$gates"}
+fi
+say "Running"
 status=0
-for name in $names; do
-  say "Running $name"
-  program=$root/build/bench/bench/posenc_${name}_bench
-  if [ -n "$quick" ] && ! "$program" --help | grep -q 'min_time=<min_time>'; then quick=0.01s; fi  # Google Benchmark 1.8
-  "$program" ${quick:+--benchmark_min_time=$quick} --benchmark_out="$results/$name.csv" --benchmark_out_format=csv \
-    --benchmark_counters_tabular=true "$@" || status=1
-done
-
-# One line a benchmark: the time of a call, the share of the limit, and how many times as fast as the plain loop it is.
-set -- "$results"/*.csv
-[ -s "$1" ] || exit $status
-say "Summary (a share of the limit of 1 is what the machine can do; -: not in this run)"
-cat "$@" | awk -F, '
-  function median(name,   i, j, t, n, v) {
-    n = split(times[name], v, " ")
-    for (i = 2; i <= n; ++i)
-      for (j = i; j > 1 && v[j - 1] + 0 > v[j] + 0; --j) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
-    return n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
-  }
-  function ratio(name, time) { return name in times ? sprintf("%.2f", median(name) / time) : "-" }
-  {
-    name = $1
-    gsub(/"/, "", name)
-    sub(/\/repeats:[0-9]+/, "", name)
-    if (name !~ /\/[A-Za-z]+:[0-9]+$/ || $4 !~ /^[0-9]/) next   # the header, context, aggregates and errors
-    if (!(name in times)) order[++count] = name
-    times[name] = times[name] " " $4
-  }
-  END {
-    printf "%-56s %12s %10s %10s\n", "", "time [us]", "of limit", "x plain"
-    for (k = 1; k <= count; ++k) {
-      name = order[k]
-      if (name ~ /\/(plain|limit)\//) continue
-      where = match(name, /\/[A-Za-z]+:[0-9]/)
-      time = median(name)
-      if (time > 0)
-        printf "%-56s %12.2f %10s %10s\n", name, time / 1000,
-          ratio(substr(name, 1, where) "limit" substr(name, where), time),
-          ratio(substr(name, 1, where) "plain" substr(name, where), time)
-    }
-  }'
+# shellcheck disable=SC2086
+python3 -B "$root/bench/suite.py" "$binaries/bench" "$binaries/results" $names $set_aside ${filter:+--filter "$filter"} ||
+  status=1
+if [ -n "$old" ]; then
+  say "Compared with $old"
+  python3 -B "$root/bench/compare.py" "$old" "$binaries/results/results.json"
+fi
+case $set_aside in *--check*) ;; *) say "Results are in ${binaries#"$root/"}/results" ;; esac
 exit $status
