@@ -2,7 +2,7 @@
 # shellcheck shell=sh
 # Read by tests/run.sh, examples/run.sh, bench/run.sh and .ci/run: what a machine needs, and how build/ is made.
 #
-#   want PACKAGE PROBE WHY       notes a Debian package as missing unless PROBE, a command or a header, is there
+#   want PACKAGE PROBE WHY       notes a Debian package as missing unless PROBE, a command, a header or a path, is there
 #   want_build                   what every build of posenc needs
 #   install_wanted               installs what is missing, and says what and why; leaves a usable cmake in $PATH
 #   build PRESET DIR [-D...] [-- TARGET...]   configures DIR once, then builds what is out of date
@@ -15,7 +15,7 @@ say() { printf '== %s\n' "$*"; }
 stop() { printf '\n%s\n' "$*" >&2; exit 1; }
 
 want() {
-  if command -v "$2" >/dev/null 2>&1; then return; fi
+  if command -v "$2" >/dev/null 2>&1 || [ -e "$2" ]; then return; fi
   for folder in /usr/include /usr/include/eigen3 /usr/include/*-linux-gnu /usr/local/include /usr/local/include/eigen3; do
     if [ -e "$folder/$2" ]; then return; fi
   done
