@@ -67,7 +67,6 @@ class AttentionWorkspace {
     distances_.resize(num_queries + num_keys);
     maxima_.resize(num_queries);
     sums_.resize(num_queries);
-    correction_.resize(panel);
     shifts_.resize(num_queries / panel);
     single_scores_.resize(num_keys);
     term_.resize(max_distances * panel);
@@ -86,8 +85,8 @@ class AttentionWorkspace {
     const Index scalars = query_columns_.size() + rotated_columns_.size() + query_panels_.size() +
                           output_panels_.size() + keys_.size() + rotated_keys_.size() + values_.size() +
                           scores_.size() + score_columns_.size() + output_columns_.size() + distances_.size() +
-                          maxima_.size() + sums_.size() + correction_.size() + shifts_.size() + single_scores_.size() +
-                          term_.size() + skewed_scores_.size() + skewed_weights_.size();
+                          maxima_.size() + sums_.size() + shifts_.size() + single_scores_.size() + term_.size() +
+                          skewed_scores_.size() + skewed_weights_.size();
     return scalars * static_cast<Index>(sizeof(Scalar));
   }
 
@@ -109,8 +108,8 @@ class AttentionWorkspace {
 
   Index head_dim_, value_dim_;
   Matrix<Scalar> query_columns_, rotated_columns_, keys_, rotated_keys_, values_, score_columns_, output_columns_;
-  Vector<Scalar> query_panels_, output_panels_, scores_, distances_, maxima_, sums_, correction_, shifts_,
-      single_scores_, term_, skewed_scores_, skewed_weights_;
+  Vector<Scalar> query_panels_, output_panels_, scores_, distances_, maxima_, sums_, shifts_, single_scores_, term_,
+      skewed_scores_, skewed_weights_;
 };
 
 }  // namespace posenc::inline v0

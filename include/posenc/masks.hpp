@@ -124,8 +124,9 @@ struct CausalMask {
     return detail::mask_value(key_minus_query <= 0);
   }
   BiasBounds bounds(const Positions& key_positions, const Positions& query_positions, Index /*head*/) const {
-    const auto [first, last] = detail::offsets(key_positions, query_positions);
-    return {detail::mask_value(last <= 0), detail::mask_value(first <= 0)};
+    if (key_positions.size() == 0 || query_positions.size() == 0) return {0, 0};
+    const PositionRange keys = range(key_positions), queries = range(query_positions);
+    return {detail::mask_value(keys.last <= queries.first), detail::mask_value(keys.first <= queries.last)};
   }
 
   /// The hook of ScoreBias.

@@ -188,10 +188,21 @@ class Rope {
     return {cos * frequencies_.magnitude, sin * frequencies_.magnitude};
   }
 
+  /// A complex number is two features: a head, and what rotates of it, must begin with one.
+  template <class X>
+  void require_pairs_of() const {
+    if constexpr (detail::is_complex<typename X::Scalar>) {
+      detail::require(head_dim() % 2 == 0, "posenc::Rope: head_dim of complex matrices must be even", head_dim());
+      detail::require(head_.first % 2 == 0, "posenc::Rope: rotary_offset of complex matrices must be even",
+                      head_.first);
+    }
+  }
+
   /// The number of heads in x, after all checks.
   template <class X, class Value>
   Index checked_heads(const X& x, const BasicPositions<Value>& positions) const {
     const Index num_heads = detail::require_heads(x, head_dim(), positions, "posenc::Rope");
+    require_pairs_of<X>();
     detail::require_axes(frequencies_, positions,
                          "posenc::Rope: an axis of the frequencies must be an axis of the positions");
     detail::require_exact_positions(positions, "posenc::Rope: |position| must be at most 2^53");

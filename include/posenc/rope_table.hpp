@@ -20,8 +20,8 @@ namespace posenc::inline v0 {
 ///   column      0      1      2     ...
 ///   position  first  first+1 first+2         cos(), sin():  rotary_dim / 2 x num_positions
 ///
-/// Same calls and same results as the Rope that it was made from; the cosines and sines are looked up. Neither depends
-/// on where the table begins.
+/// Same calls as the Rope that it was made from, and its cosines and sines, looked up: the same to 1 ulp of float, to the
+/// bit of double. They do not depend on where the table begins.
 ///
 /// \tparam Scalar float or double: the arithmetic of the matrices that are rotated. A float table serves float,
 ///                std::complex<float>, half and bfloat16 matrices.
@@ -191,6 +191,7 @@ class RopeTable {
     static_assert(std::is_same_v<detail::compute_t<typename X::Scalar>, Scalar>,
                   "posenc::RopeTable: a double matrix needs a RopeTable<double>, every other one a RopeTable<float>");
     const Index num_heads = detail::require_heads(x, head_dim(), positions, "posenc::RopeTable");
+    rope_.template require_pairs_of<X>();
     detail::require_axes(rope_.frequencies(), positions,
                          "posenc::RopeTable: an axis of the frequencies must be an axis of the positions");
     require_in_table(positions);

@@ -160,3 +160,10 @@ TEST_CASE("Contiguous positions are masked as an array of them is, in both order
   check(PaddingMask(std::vector<int>{1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0}));
   check(DocumentMask({0, 0, 0, 1, 1, 2, 1, 1, 3, 3, 3, 3, 0, 0, 5, 5, 5, 5, 5, 5}));
 }
+
+TEST_CASE("CausalMask's bounds at positions that a double does not tell apart", "[masks]") {
+  const std::int64_t now = 1'700'000'000'000'000'000;
+  const BiasBounds bounds = CausalMask{}.bounds(positions(4, now), positions(2, now), 0);
+  CHECK(bounds.highest == 0);
+  CHECK(bounds.lowest == -std::numeric_limits<double>::infinity());
+}

@@ -223,3 +223,33 @@ TEST_CASE("rotate_into refuses what does not fit, and writes nothing then", "[ro
   CHECK((few_columns.array() == 7).all());
   CHECK((out.array() == 7).all());
 }
+
+TEST_CASE("Rotation between row-major matrices of different steps between tokens", "[rope_into]") {
+  using Strided = Eigen::Map<RowMajor<float>, 0, Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>>;
+  const Index dim = 8, num_tokens = 5;
+  const Rope rope({.head_dim = dim});
+  std::vector<float> every_second(static_cast<std::size_t>(2 * dim * num_tokens), 7), dense(every_second);
+  Strided sparse_view(every_second.data(), dim, num_tokens, {2 * num_tokens, 2});
+  Strided dense_view(dense.data(), dim, num_tokens, {2 * num_tokens, 1});
+  const Matrix<float> x = random<float>(dim, num_tokens);
+  Matrix<float> expected = x;
+  rope(expected, positions(num_tokens, 3));
+
+  sparse_view = x;
+  rope.rotate_into(dense_view, sparse_view, positions(num_tokens, 3));
+  CHECK(same_bits<float>(dense_view, expected));
+  dense_view = x;
+  rope.rotate_into(sparse_view, dense_view, positions(num_tokens, 3));
+  CHECK(same_bits<float>(sparse_view, expected));
+}
+
+TEST_CASE("A head of complex numbers, and what rotates of it, begins with a whole number", "[rope_into]") {
+  Matrix<std::complex<float>> x = Matrix<std::complex<float>>::Ones(8, 2);
+  const Rope odd_offset({.head_dim = 8, .rotary_dim = 6, .rotary_offset = 1}),
+      odd_head({.head_dim = 7, .rotary_dim = 6});
+  CHECK_THROWS_MATCHES(odd_offset(x, positions(2)), std::invalid_argument,
+                       Message("posenc::Rope: rotary_offset of complex matrices must be even, got 1"));
+  Matrix<std::complex<float>> seven = Matrix<std::complex<float>>::Ones(7, 2);
+  CHECK_THROWS_MATCHES(odd_head(seven, positions(2)), std::invalid_argument,
+                       Message("posenc::Rope: head_dim of complex matrices must be even, got 7"));
+}

@@ -433,3 +433,19 @@ TEST_CASE("What an encoding does not accept is its error, and nothing is written
         "posenc::ClippedRelative: head must be below num_heads, got 2");
   CHECK(same_bits(outputs, before));
 }
+
+TEST_CASE("A term by distance with keys far ahead, and a bias beyond what a float holds", "[streaming]") {
+  const Matrix<float> q = Matrix<float>::Random(8, 70), k = Matrix<float>::Random(8, 90),
+                      v = Matrix<float>::Random(8, 90);
+  const Matrix<float> table = Matrix<float>::Random(8, 9);
+  const ClippedRelative<float> relative(table, table);
+  const std::int64_t far = std::int64_t{1} << 40;
+  const AttentionOptions ahead{.query_positions = positions(70), .key_positions = positions(90, far)};
+  CHECK(streaming_attend(q, k, v, ahead, relative, CausalMask{}).isZero(0));
+  const Matrix<float> expected = attend(q, k, v, ahead, relative);
+  CHECK((streaming_attend(q, k, v, ahead, relative) - expected).norm() <= 2e-6F * expected.norm());
+
+  const Alibi steep(Eigen::VectorXd::Constant(1, 1e30));
+  const AttentionOptions behind{.query_positions = positions(70, 1'000'000'000), .key_positions = positions(90)};
+  CHECK(streaming_attend(q, k, v, behind, steep).isApprox(attend(q, k, v, behind, steep)));
+}

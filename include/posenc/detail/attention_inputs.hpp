@@ -15,6 +15,7 @@
 #include <posenc/attention.hpp>
 #include <posenc/attention_workspace.hpp>
 #include <posenc/concepts.hpp>
+#include <posenc/detail/score_lines.hpp>
 
 namespace posenc::inline v0::detail {
 
@@ -68,7 +69,7 @@ class AttentionInputs {
                   AttentionWorkspace<Scalar>& workspace, const Encodings&... encodings)
       : q_(q), k_(k), v_(v), options_(options), work_(workspace), encodings_(encodings...) {
     scale_ = static_cast<Scalar>(options.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.rows())) : options.scale);
-    by_distance_ = options.query_positions.is_contiguous() && options.key_positions.is_contiguous();
+    by_distance_ = are_lines(options.key_positions, options.query_positions);
     has_distances_ = by_distance_ && (is_by_distance(encodings) || ...);
   }
 

@@ -4,6 +4,8 @@
 // Streaming attention for one query: a way of its own, at the speed of reading the keys and values.
 
 #include <Eigen/Core>
+#include <algorithm>
+#include <limits>
 
 #include <posenc/detail/attention_inputs.hpp>
 #include <posenc/detail/single_query.hpp>

@@ -158,7 +158,8 @@ class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values,
             largest += encoding.bounds(this->options_.key_positions, this->queries_at(begin, size), this->options_.head)
                            .highest;
       });
-    return std::isfinite(largest) ? static_cast<Scalar>(largest) : Scalar(0);
+    const auto shift = static_cast<Scalar>(largest);
+    return std::isfinite(shift) ? shift : Scalar(0);
   }
 
   /// The last column of a term by distance that is needed: from the largest distance of a key and a query down to one
@@ -168,6 +169,10 @@ class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values,
     const std::int64_t first = -static_cast<std::int64_t>(term.max_left());
     std::int64_t distance =
         std::max(first, this->options_.key_positions[this->k_.cols() - 1] - this->options_.query_positions[0]);
+    if (const std::int64_t last = first + term.num_distances() - 1; distance > last) {  // all from there on, or none
+      if (!are_hidden(last, distance)) return term.num_distances() - 1;
+      distance = last;
+    }
     const auto is_hidden = [&] {
       bool any_hides = false;
       this->for_each_encoding([&](const auto& encoding) {
@@ -178,7 +183,20 @@ class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values,
       return any_hides;
     };
     while (distance > first && is_hidden()) --distance;
-    return static_cast<Index>(std::min<std::int64_t>(distance - first, term.num_distances() - 1));
+    return static_cast<Index>(distance - first);
+  }
+
+  /// Whether one bias by distance is known to hide all distances from first to last.
+  bool are_hidden(std::int64_t first, std::int64_t last) const {
+    const auto keys = posenc::positions(static_cast<Index>(last - first + 1), first), query = posenc::positions(1);
+    bool any_hides = false;
+    this->for_each_encoding([&](const auto& encoding) {
+      using Encoding = std::remove_cvref_t<decltype(encoding)>;
+      if constexpr (DistanceBias<Encoding> && BoundedBias<Encoding>)
+        if (is_by_distance(encoding))
+          any_hides = any_hides || encoding.bounds(keys, query, this->options_.head).highest == Inputs::hidden;
+    });
+    return any_hides;
   }
 
   StreamCount run_stretch(Span stretch) {

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <posenc/attention_workspace.hpp>
 #include <posenc/concepts.hpp>
@@ -170,14 +171,13 @@ class FusedTerm {
   /// piece into the scratch where they cannot.
   template <class Columns, class Action>
   static void with_columns(const Columns& columns, Matrix<Scalar>& scratch, Action action) {
-    if constexpr (std::is_same_v<typename Columns::Scalar, Scalar>) {
-      action(columns.data(), columns.outerStride(), Index{0}, columns.cols());
-    } else {
-      for (Index first = 0; first < columns.cols(); first += scratch.cols()) {
-        const Index size = std::min(scratch.cols(), columns.cols() - first);
-        scratch.topLeftCorner(columns.rows(), size) = columns.middleCols(first, size).template cast<Scalar>();
-        action(scratch.data(), scratch.outerStride(), first, size);
-      }
+    if constexpr (!Columns::IsRowMajor && static_cast<bool>(Columns::Flags & Eigen::DirectAccessBit) &&
+                  std::is_same_v<typename Columns::Scalar, Scalar>)
+      if (columns.innerStride() == 1) return action(columns.data(), columns.outerStride(), Index{0}, columns.cols());
+    for (Index first = 0; first < columns.cols(); first += scratch.cols()) {
+      const Index size = std::min(scratch.cols(), columns.cols() - first);
+      scratch.topLeftCorner(columns.rows(), size) = columns.middleCols(first, size).template cast<Scalar>();
+      action(scratch.data(), scratch.outerStride(), first, size);
     }
   }
 

@@ -250,7 +250,8 @@ class IntegerRotations {
     std::int64_t before = 0;
     for (Index t = 0, num_tokens; t < positions.size(); t += num_tokens) {
       const std::int64_t position = positions[t] + shift;
-      const Index most = std::min({max_tokens, positions.size() - t, num_rows - (position & (num_rows - 1))});
+      const auto most = static_cast<Index>(
+          std::min<std::int64_t>({max_tokens, positions.size() - t, num_rows - (position & (num_rows - 1))}));
       if (positions.is_contiguous())
         num_tokens = most;
       else

@@ -147,7 +147,7 @@ template <class Packet>
 EIGEN_ALWAYS_INLINE Packet difference(const Packet& a, const Packet& b) {
   return Eigen::internal::psub(a, b);
 }
-/// The larger of a and b; a where one of them is NaN.
+/// The larger of a and b; which of them where one is NaN depends on the machine.
 template <class Packet>
 EIGEN_ALWAYS_INLINE Packet larger(const Packet& a, const Packet& b) {
   return Eigen::internal::pmax(a, b);

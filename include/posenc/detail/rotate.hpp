@@ -144,7 +144,7 @@ void walk(const PairsOfToken<Feature, Real>& first, const TokenSteps& steps, con
 }
 
 /// Rotates every pair of the first num_heads heads of every column of `in` into `out`: the same matrix, or one of the
-/// same storage order and step between features.
+/// same storage order and step between features, and if they are row-major between tokens.
 ///
 /// `source.of_token(t, pair, n, buffer)` gives the n angles of column t from `pair` on, `source.of_pair(pair, t, n,
 /// buffer)` those of one pair from column t on. Either may fill the buffer or return memory of its own, and is asked
@@ -197,7 +197,7 @@ void rotate_into(Out& out, const In& in, const HeadLayout& head, Index num_heads
   if constexpr (in_memory && static_cast<bool>(Out::IsRowMajor) == static_cast<bool>(In::IsRowMajor)) {
     const FeaturesOf<Out> to(out);
     const FeaturesOf<const In> from(in);
-    if (to.row_step == from.row_step) {
+    if (to.row_step == from.row_step && (!Out::IsRowMajor || to.token_step == from.token_step)) {
       constexpr Index parts = FeaturesOf<Out>::parts;
       const auto copy = [&](Index first, Index n) {
         if (n > 0 && to.data != from.data) out.matrix().middleRows(first, n) = in.matrix().middleRows(first, n);
