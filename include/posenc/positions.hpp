@@ -90,8 +90,8 @@ class BasicPositions {
   BasicPositions segment(Index begin, Index size) const {
     detail::require(begin >= 0 && begin <= size_, "posenc::Positions: a segment must begin within the positions",
                     begin);
-    detail::require(size >= 0 && size <= size_ - begin, "posenc::Positions: a segment must end within the positions",
-                    begin + size);
+    detail::require(size >= 0 && size <= size_ - begin,
+                    "posenc::Positions: the size of a segment must be at most what is left from its begin on", size);
     BasicPositions part = *this;
     part.size_ = size;
     part.first_token_ += begin;

@@ -76,8 +76,9 @@ TEST_CASE("A segment is the positions of a tile, and knows its tokens", "[positi
                        Message("posenc::Positions: a segment must begin within the positions, got 11"));
   CHECK_THROWS_MATCHES(all.segment(-1, 1), std::invalid_argument,
                        Message("posenc::Positions: a segment must begin within the positions, got -1"));
-  CHECK_THROWS_MATCHES(all.segment(8, 3), std::invalid_argument,
-                       Message("posenc::Positions: a segment must end within the positions, got 11"));
+  CHECK_THROWS_MATCHES(
+      all.segment(8, 3), std::invalid_argument,
+      Message("posenc::Positions: the size of a segment must be at most what is left from its begin on, got 3"));
   CHECK_THROWS_AS(all.segment(8, -1), std::invalid_argument);
   CHECK_THROWS_AS(all.segment(1, std::numeric_limits<Index>::max()), std::invalid_argument);
 }
