@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Everything, in the order of the table in README.md. An encoding can be included alone as well.
+// Everything but the configurations of models (model_config.hpp, which needs nlohmann-json, gguf_config.hpp, and what both
+// resolve to, model_encoding.hpp), in the order of the table in README.md. An encoding can be included alone as well.
 
 #include <posenc/version.hpp>
 // vocabulary

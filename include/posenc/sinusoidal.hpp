@@ -145,7 +145,7 @@ struct SinusoidalOptions {
 /// Accuracy: a table of float, half or bfloat16 is within 1 ulp of the formula, one of double within 1.2e-16, for every
 ///           |p| <= 2^31, scale 1 and frequencies up to 2 pi. x + encoding is rounded once more; where x is float it
 ///           is x + table to the bit.
-/// Cost:     four multiplications a pair of features and token, by rotations that are kept: 392 bytes a feature. A sine
+/// Cost:     four multiplications a pair of features and token, by rotations that are kept, some 50 a pair. A sine
 ///           and a cosine instead in double, for real positions and where first_position is a fraction. No allocation.
 /// Source:   Vaswani et al. 2017, arXiv:1706.03762v7, section 3.5.
 class Sinusoidal {

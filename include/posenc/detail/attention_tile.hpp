@@ -20,14 +20,7 @@
 #include <limits>
 
 #include <posenc/detail/packet.hpp>
-
-#if defined(__clang__)
-#define POSENC_DETAIL_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define POSENC_DETAIL_UNROLL _Pragma("GCC unroll 8")
-#else
-#define POSENC_DETAIL_UNROLL
-#endif
+#include <posenc/detail/unroll.hpp>
 
 namespace posenc::inline v0::detail {
 
@@ -244,5 +237,3 @@ void transpose(const Real* from, Index from_step, Real factor, Index num_rows, I
 }
 
 }  // namespace posenc::inline v0::detail
-
-#undef POSENC_DETAIL_UNROLL

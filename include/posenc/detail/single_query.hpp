@@ -8,14 +8,7 @@
 #include <limits>
 
 #include <posenc/detail/packet.hpp>
-
-#if defined(__clang__)
-#define POSENC_DETAIL_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define POSENC_DETAIL_UNROLL _Pragma("GCC unroll 8")
-#else
-#define POSENC_DETAIL_UNROLL
-#endif
+#include <posenc/detail/unroll.hpp>
 
 namespace posenc::inline v0::detail {
 
@@ -127,5 +120,3 @@ void sum_values(const Real* weights, const Real* values, Index value_step, Index
 }
 
 }  // namespace posenc::inline v0::detail
-
-#undef POSENC_DETAIL_UNROLL
