@@ -23,8 +23,7 @@ std::size_t allocations();
 #if defined(EIGEN_CORE_H) || defined(EIGEN_CORE_MODULE_H)
 #error "allocations.hpp must be included before Eigen"
 #endif
-// Both are documented ways to configure Eigen.
-#define EIGEN_RUNTIME_NO_MALLOC
+// A documented way to configure Eigen, as is EIGEN_RUNTIME_NO_MALLOC, which all tests are compiled with.
 #define eigen_assert(condition) ((condition) ? void() : laws::eigen_assertion_failed(#condition))
 
 #include <Eigen/Core>

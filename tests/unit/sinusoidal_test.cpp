@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#define EIGEN_RUNTIME_NO_MALLOC  // a hook that allocates fails an assertion of Eigen
 
 #include <posenc/sinusoidal.hpp>
 
