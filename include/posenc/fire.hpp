@@ -65,10 +65,9 @@ class Fire {
                          "posenc::Fire: columns of output_weight must be the entries of hidden_weight");
     detail::require_size(output_weight_.rows(), output_bias_.size(),
                          "posenc::Fire: rows of output_weight must be the entries of output_bias");
-    detail::require(hidden_weight_.allFinite() && hidden_bias_.allFinite() && output_weight_.allFinite() &&
-                        output_bias_.allFinite(),
-                    "posenc::Fire: weights must be finite",
-                    hidden_weight_.sum() + hidden_bias_.sum() + output_weight_.sum() + output_bias_.sum());
+    for (const Vector<double>* part : {&hidden_weight_, &hidden_bias_, &output_bias_})
+      detail::require_finite(*part, "posenc::Fire: weights must be finite");
+    detail::require_finite(output_weight_, "posenc::Fire: weights must be finite");
     detail::require(c_ != 0 && std::isfinite(c_), "posenc::Fire: c must be finite and not 0", c_);
     detail::require(threshold_ > 0 && std::isfinite(threshold_), "posenc::Fire: threshold must be positive and finite",
                     threshold_);
@@ -76,10 +75,12 @@ class Fire {
                     epsilon_);
 
     // The network is linear between the points where a unit begins or ends to count: there it has its extremes.
-    kinks_ = -hidden_bias_.cwiseQuotient(hidden_weight_);
+    kinks_.resize(width);
     at_kinks_.resize(num_heads(), width);
-    for (Index i = 0; i < width; ++i)
+    for (Index i = 0; i < width; ++i) {
+      kinks_[i] = -hidden_bias_[i] / hidden_weight_[i];
       for (Index head = 0; head < num_heads(); ++head) at_kinks_(head, i) = network(kinks_[i], head);
+    }
   }
 
   Index num_heads() const { return output_bias_.size(); }

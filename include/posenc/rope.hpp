@@ -87,8 +87,7 @@ class Rope {
     options_.rotary_dim = rotary_dim;
     head_ = detail::head_layout(features(options_), options.layout);
 
-    detail::require(frequencies_.values.allFinite(), "posenc::Rope: frequencies must be finite",
-                    frequencies_.values.sum());
+    detail::require_finite(frequencies_.values, "posenc::Rope: frequencies must be finite");
     if (frequencies_.low_parts.size() != 0)
       detail::require_size(frequencies_.low_parts.size(), frequencies_.size(),
                            "posenc::Rope: low_parts must be as many as the values");
@@ -166,8 +165,9 @@ class Rope {
   }
 
   /// The rotation of a position as a matrix R, head_dim x head_dim: R x is what rope makes of one column x.
-  Matrix<double> matrix(double position) const {
-    Matrix<double> rotation = Matrix<double>::Identity(head_dim(), head_dim());
+  template <class Scalar = double>
+  Matrix<Scalar> matrix(double position) const {
+    Matrix<Scalar> rotation = Matrix<Scalar>::Identity(head_dim(), head_dim());
     const std::vector<double> everywhere(static_cast<std::size_t>(head_dim()), position);
     (*this)(rotation, everywhere);
     return rotation;

@@ -133,13 +133,14 @@ inline RopeFrequencies axial_rope_frequencies(Index num_axes, Index rotary_dim, 
   detail::require(rotary_dim > 0 && rotary_dim % (2 * num_axes) == 0,
                   "posenc::axial_rope_frequencies: rotary_dim must be a positive multiple of 2 * num_axes", rotary_dim);
   const Index pairs = rotary_dim / 2 / num_axes;
-  const RopeFrequencies whole = rope_frequencies(rotary_dim, base);
-  std::vector<RopeFrequencies> blocks;
-  for (Index axis = 0; axis < num_axes; ++axis)
-    blocks.push_back(dealt == AxialFrequencies::restart
-                         ? rope_frequencies(rotary_dim / num_axes, base)
-                         : detail::make_frequencies(pairs, [&](Index i) { return whole.exact(num_axes * i + axis); }));
-  return joined(blocks);
+  const bool restart = dealt == AxialFrequencies::restart;
+  const RopeFrequencies progression = rope_frequencies(restart ? rotary_dim / num_axes : rotary_dim, base);
+  RopeFrequencies all = detail::make_frequencies(num_axes * pairs, [&](Index pair) {
+    const Index axis = pair / pairs, i = pair % pairs;
+    return progression.exact(restart ? i : num_axes * i + axis);
+  });
+  for (Index pair = 0; pair < all.size(); ++pair) all.axes.push_back(pair / pairs);
+  return all;
 }
 
 /// Frequencies for positions between -1 and 1 (RealPositions), as images have them in lucidrains' library ("pixel").

@@ -98,8 +98,8 @@ inline RopeFrequencies divided(const RopeFrequencies& frequencies, double factor
 
 /// The same rotation the other way round: frequencies with their signs changed. (NanoChat turns this way.)
 inline RopeFrequencies reversed(RopeFrequencies frequencies) {
-  frequencies.values = -frequencies.values;
-  frequencies.low_parts = -frequencies.low_parts;
+  for (double& w : frequencies.values) w = -w;
+  for (double& w : frequencies.low_parts) w = -w;
   return frequencies;
 }
 
@@ -119,9 +119,7 @@ inline RopeFrequencies proportional_rope_frequencies(Index head_dim, Index rotar
   detail::require(rotary_dim <= head_dim, "posenc::proportional_rope_frequencies: rotary_dim must be at most head_dim",
                   rotary_dim);
   RopeFrequencies frequencies = divided(rope_frequencies(head_dim, base), factor);
-  const Index still = head_dim / 2 - rotary_dim / 2;
-  frequencies.values.tail(still).setZero();
-  frequencies.low_parts.tail(still).setZero();
+  for (Index i = rotary_dim / 2; i < frequencies.size(); ++i) frequencies.values[i] = frequencies.low_parts[i] = 0;
   return frequencies;
 }
 

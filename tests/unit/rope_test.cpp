@@ -149,6 +149,7 @@ TEST_CASE("The rotation matrix of a position", "[rope]") {
   CHECK(r.isApprox(expected, 1e-15));
   CHECK(rope.matrix(0) == Matrix<double>::Identity(6, 6));
   CHECK((rope.matrix(2.5) * rope.matrix(0.5)).isApprox(r, 1e-15));
+  CHECK(rope.matrix<float>(3).isApprox(r.cast<float>(), 1e-6f));
   CHECK((r.transpose() * r).isIdentity(1e-15));
 
   const Matrix<double> x = Matrix<double>::Random(6, 1);

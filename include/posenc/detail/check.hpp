@@ -5,6 +5,7 @@
 // cold functions, in the form "posenc::Rope: head_dim must be even, got 7".
 
 #include <Eigen/Core>
+#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <cstdio>
@@ -58,6 +59,12 @@ void require(bool ok, const char* rule, Value got) {
 inline void require_size(Eigen::Index got, Eigen::Index expected, const char* rule) {
   if (got != expected) [[unlikely]]
     fail_size(rule, expected, got);
+}
+
+/// All numbers of a matrix that lies in memory must be finite: the same, with the first that is not.
+template <class X>
+void require_finite(const X& x, const char* rule) {
+  for (Eigen::Index i = 0; i < x.size(); ++i) require(std::isfinite(x.data()[i]), rule, x.data()[i]);
 }
 
 /// A position or a head outside what an object holds: std::out_of_range("<rule>, got <value>") unless ok.
