@@ -96,7 +96,7 @@ class Alibi {
   explicit Alibi(const Slopes& slopes, AlibiForm form = AlibiForm::distance, std::int64_t anchor = 0)
       : slopes_(slopes.template cast<double>()), form_(form), anchor_(anchor) {
     detail::require(slopes_.size() > 0, "posenc::Alibi: there must be at least one slope", slopes_.size());
-    detail::require(slopes_.allFinite(), "posenc::Alibi: slopes must be finite", slopes_.sum());
+    detail::require_finite(slopes_, "posenc::Alibi: slopes must be finite");
     detail::require(anchor == 0 || form == AlibiForm::key_only,
                     "posenc::Alibi: anchor must be 0 for a form other than key_only", anchor);
   }
@@ -109,8 +109,7 @@ class Alibi {
   bool is_by_distance() const { return form_ != AlibiForm::key_only; }
   double at_distance(std::int64_t key_minus_query, Index head) const {
     require_head(head);
-    if (form_ == AlibiForm::causal && key_minus_query > 0) return -std::numeric_limits<double>::infinity();
-    return -slopes_[head] * std::abs(static_cast<double>(key_minus_query));
+    return at_offset(static_cast<double>(key_minus_query), slopes_[head]);
   }
 
   /// The extremes in a tile; see BoundedBias.
@@ -134,17 +133,8 @@ class Alibi {
 
   /// The bias of one score.
   double bias(std::int64_t key_position, std::int64_t query_position, Index head) const {
-    const double slope = slopes_[head];
-    const double offset = detail::offset(key_position, query_position);
-    switch (form_) {
-      case AlibiForm::causal:
-        return offset > 0 ? -std::numeric_limits<double>::infinity() : slope * offset;
-      case AlibiForm::key_only:
-        return slope * detail::offset(key_position, anchor_);
-      case AlibiForm::distance:
-        break;
-    }
-    return -slope * std::abs(offset);
+    if (form_ == AlibiForm::key_only) return slopes_[head] * detail::offset(key_position, anchor_);
+    return at_offset(detail::offset(key_position, query_position), slopes_[head]);
   }
 
   template <MutableDense Scores>
@@ -152,7 +142,11 @@ class Alibi {
                   Index head = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::Alibi");
     require_head(head);
-    if (detail::are_lines(key_positions, query_positions))
+    using Scalar = typename std::remove_cvref_t<Scores>::Scalar;
+    if (!std::is_same_v<Scalar, detail::compute_t<Scalar>> && is_by_distance())  // half and bfloat16
+      detail::add_by_distance(scores, key_positions, query_positions,
+                              [&](double offset) { return at_offset(offset, slopes_[head]); });
+    else if (detail::are_lines(key_positions, query_positions))
       add_to_lines(scores, key_positions, query_positions, slopes_[head]);
     else
       detail::for_each_score(scores, [&](Index key, Index query, auto& score) {
@@ -168,6 +162,11 @@ class Alibi {
   }
 
  private:
+  double at_offset(double key_minus_query, double slope) const {
+    if (form_ == AlibiForm::causal && key_minus_query > 0) return -std::numeric_limits<double>::infinity();
+    return -slope * std::abs(key_minus_query);
+  }
+
   void require_head(Index head) const {
     detail::require_in_range(head >= 0 && head < num_heads(), "posenc::Alibi: head must be below num_heads", head);
   }
@@ -214,8 +213,8 @@ class Alibi {
     if (options.total_heads == 0) return slopes;
     detail::require(options.total_heads >= options.num_heads, "posenc::Alibi: total_heads must be at least num_heads",
                     options.total_heads);
-    Vector<double> all = Vector<double>::Zero(options.total_heads);
-    all.head(slopes.size()) = slopes;
+    Vector<double> all(options.total_heads);
+    for (Index h = 0; h < all.size(); ++h) all[h] = h < slopes.size() ? slopes[h] : 0;
     return all;
   }
 

@@ -10,6 +10,7 @@
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/scalar.hpp>
+#include <posenc/detail/score_lines.hpp>
 #include <posenc/detail/tile.hpp>
 
 namespace posenc::inline v0 {
@@ -38,7 +39,8 @@ enum class KerpleForm {
 /// Accuracy: the bias is computed in double and rounded once.
 /// Errors:   std::invalid_argument for a shape that does not fit, std::out_of_range for a head; nothing is written
 ///           then.
-/// Cost:     a logarithm or a power a score; one a distance in streaming attention. Allocates nothing.
+/// Cost:     a sum a score, and a logarithm or a power for each distance of 256 x 256 scores at contiguous positions, for
+///           each score at others. Allocates nothing.
 /// Source:   Chi et al. 2022, KERPLE, arXiv:2205.09921v2, the logarithmic and the power variant.
 class Kerple {
  public:
@@ -83,9 +85,8 @@ class Kerple {
                   Index head = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::Kerple");
     require_head(head);
-    detail::for_each_score(scores, [&](Index key, Index query, auto& score) {
-      detail::add(score, at(std::abs(detail::offset(key_positions[key], query_positions[query])), head));
-    });
+    detail::add_by_distance(scores, key_positions, query_positions,
+                            [&](double offset) { return at(std::abs(offset), head); });
   }
 
   /// The hook of ScoreBias.
@@ -114,8 +115,9 @@ class Kerple {
   }
 
   double at(double distance, Index head) const {
-    return form_ == KerpleForm::logarithmic ? -p_[head] * std::log1p(a_[head] * distance)
-                                            : -a_[head] * std::pow(distance, p_[head]);
+    if (form_ == KerpleForm::power) return -a_[head] * std::pow(distance, p_[head]);
+    const double x = a_[head] * distance, sum = 1 + x;  // and (x - (sum - 1)) / sum is what its rounding loses
+    return -p_[head] * (std::log(sum) + (x - (sum - 1)) / sum);
   }
 
   KerpleForm form_;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <posenc/concepts.hpp>
+#include <posenc/detail/add_line.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/scalar.hpp>
 #include <posenc/positions.hpp>
@@ -144,9 +145,17 @@ class LearnedAbsolute {
         for (Index t = 0; t < x.cols(); ++t)
           if (const Index column = column_of(positions[t]); column != none) add_feature(i, t, column);
     } else {
-      for (Index t = 0; t < x.cols(); ++t)
-        if (const Index column = column_of(positions[t]); column != none)
+      constexpr bool in_lines = std::is_same_v<detail::compute_t<typename Stored::Scalar>, Real>;
+      for (Index t = 0; t < x.cols(); ++t) {
+        const Index column = column_of(positions[t]), next = t + 1 < x.cols() ? column_of(positions[t + 1]) : none;
+        if (next != none && next != column + 1)
+          detail::prefetch(&table_(0, next), dim() * static_cast<Index>(sizeof(Scalar)));
+        if (column == none) continue;
+        if (in_lines && x.innerStride() == 1)
+          detail::add_line(&x.coeffRef(0, t), &table_(0, column), dim(), scale);
+        else
           for (Index i = 0; i < dim(); ++i) add_feature(i, t, column);
+      }
     }
   }
 

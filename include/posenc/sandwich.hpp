@@ -11,6 +11,7 @@
 #include <posenc/detail/angle.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/scalar.hpp>
+#include <posenc/detail/score_lines.hpp>
 #include <posenc/detail/tile.hpp>
 
 namespace posenc::inline v0 {
@@ -65,7 +66,8 @@ struct SandwichOptions {
 /// Accuracy: the sum is within 1e-13 dim of the formula, at any position; then it is rounded once.
 /// Errors:   std::invalid_argument for a shape that does not fit, std::out_of_range for a head or a position; nothing
 ///           is written then.
-/// Cost:     a look-up a score, or dim/2 cosines for a distance that is not tabulated. Allocates nothing.
+/// Cost:     a sum and at most a look-up a score, dim/2 cosines for a distance that is not tabulated: once for 256 x 256
+///           scores at contiguous positions. Allocates nothing.
 /// Source:   Chi et al. 2023, arXiv:2212.10356v2, Sandwich.
 class Sandwich {
  public:
@@ -93,12 +95,14 @@ class Sandwich {
                     "posenc::Sandwich: base must be positive and finite", options.base);
     detail::require(options.table_size >= 0, "posenc::Sandwich: table_size must not be negative", options.table_size);
     options_.num_heads = ratios_.size();
+    factors_ = ratios_.cwiseInverse();
     const Index first = options.frequencies == SandwichFrequencies::from_zero ? 0 : 1;
     for (Index i = first; i < first + options.dim / 2; ++i)
       frequencies_.push_back(
           detail::geometric_frequency(options.base, static_cast<double>(2 * i), static_cast<double>(options.dim)));
+    table_.resize(options.table_size);
     for (Index distance = 0; distance < options.table_size; ++distance)
-      table_.push_back(sum(static_cast<double>(distance)));
+      table_[distance] = sum(static_cast<double>(distance));
   }
 
   Index num_heads() const { return ratios_.size(); }
@@ -121,10 +125,10 @@ class Sandwich {
     if (farthest < static_cast<double>(table_.size())) {
       const auto [lowest, highest] = std::minmax_element(table_.begin() + static_cast<std::ptrdiff_t>(nearest),
                                                          table_.begin() + static_cast<std::ptrdiff_t>(farthest) + 1);
-      return {*lowest / ratios_[head], *highest / ratios_[head]};
+      return {factors_[head] * *lowest, factors_[head] * *highest};
     }
     const auto count = static_cast<double>(frequencies_.size());
-    return {(-count - level()) / ratios_[head], (count - level()) / ratios_[head]};
+    return {factors_[head] * (-count - level()), factors_[head] * (count - level())};
   }
 
   template <MutableDense Scores>
@@ -134,8 +138,11 @@ class Sandwich {
     require_head(head);
     for (const Positions* positions : {&key_positions, &query_positions})
       detail::require_exact_positions(*positions, "posenc::Sandwich: |position| must be at most 2^53");
-    detail::for_each_score(scores, [&](Index key, Index query, auto& score) {
-      detail::add(score, at(std::abs(detail::offset(key_positions[key], query_positions[query])), head));
+    const auto end_of_table = static_cast<double>(table_.size());
+    const double factor = factors_[head];
+    detail::add_by_distance(scores, key_positions, query_positions, [&](double offset) {
+      const double distance = std::abs(offset);
+      return factor * (distance < end_of_table ? table_[static_cast<Index>(distance)] : sum(distance));
     });
   }
 
@@ -163,13 +170,13 @@ class Sandwich {
 
   double at(double distance, Index head) const {
     const bool known = distance < static_cast<double>(table_.size());
-    return (known ? table_[static_cast<std::size_t>(distance)] : sum(distance)) / ratios_[head];
+    return factors_[head] * (known ? table_[static_cast<Index>(distance)] : sum(distance));
   }
 
-  Vector<double> ratios_;
+  Vector<double> ratios_, factors_;  // 1 / ratio
   SandwichOptions options_;
   std::vector<detail::DoubleDouble> frequencies_;
-  std::vector<double> table_;  // sums, before the ratio
+  Vector<double> table_;  // sums, before the ratio
 };
 
 }  // namespace posenc::inline v0

@@ -288,7 +288,7 @@ class Sinusoidal {
     using detail::IntegerRotations, detail::WaveOrder, detail::Waves;
     const bool interleaved = options_.layout == SinusoidalLayout::interleaved;
     constexpr bool in_floats = std::is_same_v<typename X::Scalar, float> && !X::IsRowMajor;
-    const bool at_once =
+    [[maybe_unused]] const bool at_once =
         in_floats && x.innerStride() == 1 && 2 * frequencies_.size() == dim() && !options_.zero_position;
     constexpr Index max = X::IsRowMajor ? IntegerRotations::unit : IntegerRotations::max_group, buffered = 4096;
     alignas(64) std::array<float, static_cast<std::size_t>(buffered)> buffer;

@@ -3,7 +3,9 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <type_traits>
 
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
@@ -55,7 +57,7 @@ class SwinBias {
     detail::require(table_.rows() > 0, "posenc::SwinBias: the table must have a row for each head", table_.rows());
     detail::require_size(table_.cols(), (2 * window.height - 1) * (2 * window.width - 1),
                          "posenc::SwinBias: columns of the table must be (2 height - 1) (2 width - 1)");
-    detail::require(table_.allFinite(), "posenc::SwinBias: the table must be finite", table_.sum());
+    detail::require_finite(table_, "posenc::SwinBias: the table must be finite");
     lowest_ = table_.rowwise().minCoeff();
     highest_ = table_.rowwise().maxCoeff();
   }
@@ -92,15 +94,12 @@ class SwinBias {
     detail::require_size(query_positions.num_axes(), key_positions.num_axes(),
                          "posenc::SwinBias: axes of the query positions must be those of the key positions");
     if (by_number)
-      for (const Positions* tokens : {&key_positions, &query_positions})
-        for (Index t = 0; t < tokens->size(); ++t) require_token((*tokens)[t]);
+      for (const Positions* tokens : {&key_positions, &query_positions}) require_in_window(*tokens);
     else
       require_near(key_positions, query_positions);
     const Tokens keys{key_positions.axis(0), key_positions.axis(by_number ? 0 : 1), by_number ? window_.width : 0};
     const Tokens queries{query_positions.axis(0), query_positions.axis(by_number ? 0 : 1), keys.width};
-    detail::for_each_score(scores, [&](Index key, Index query, auto& score) {
-      detail::add(score, table_(head, index_of(keys.at(key), queries.at(query))));
-    });
+    add_numbers(scores, keys, queries, head);
   }
 
   /// The hook of ScoreBias.
@@ -125,6 +124,12 @@ class SwinBias {
     }
   };
 
+  void require_in_window(const Positions& tokens) const {
+    const Index n = tokens.size();
+    if (tokens.is_contiguous() && n > 0 && is_in_window(tokens[0]) && is_in_window(tokens[n - 1])) return;
+    for (Index t = 0; t < n; ++t) require_token(tokens[t]);
+  }
+
   void require_near(const Positions& keys, const Positions& queries) const {
     for (const Positions* positions : {&keys, &queries})
       detail::require_exact_positions(*positions, "posenc::SwinBias: |position| must be at most 2^53");
@@ -142,9 +147,39 @@ class SwinBias {
   void require_head(Index head) const {
     detail::require_in_range(head >= 0 && head < num_heads(), "posenc::SwinBias: head must be below num_heads", head);
   }
+  bool is_in_window(std::int64_t token) const { return token >= 0 && token < window_.height * window_.width; }
   void require_token(std::int64_t token) const {
-    detail::require_in_range(token >= 0 && token < window_.height * window_.width,
-                             "posenc::SwinBias: a token must be in the window", token);
+    detail::require_in_range(is_in_window(token), "posenc::SwinBias: a token must be in the window", token);
+  }
+
+  /// The columns of the table are numbered as tokens of an image of 2 width - 1 columns would be, so that an index is the
+  /// difference of two such numbers: of a query and of a key. In unsigned numbers, whose differences always exist.
+  std::uint64_t number_of(Coordinates token) const {
+    return static_cast<std::uint64_t>(token.y) * static_cast<std::uint64_t>(2 * window_.width - 1) +
+           static_cast<std::uint64_t>(token.x);
+  }
+
+  template <class Scores>
+  void add_numbers(Scores& scores, const Tokens& keys, const Tokens& queries, Index head) const {
+    constexpr bool by_key = std::remove_cvref_t<Scores>::IsRowMajor;  // a line is a row: the queries of a key
+    constexpr Index some = 256;
+    const Index num_lines = by_key ? scores.rows() : scores.cols(), length = by_key ? scores.cols() : scores.rows();
+    const auto same_place = static_cast<std::uint64_t>(table_.cols() / 2);
+    std::array<std::uint64_t, some> numbers;
+    for (Index begin = 0, n; begin < length; begin += n) {
+      n = std::min(some, length - begin);
+      for (Index i = 0; i < n; ++i)
+        numbers[static_cast<std::size_t>(i)] = number_of((by_key ? queries : keys).at(begin + i));
+      for (Index line = 0; line < num_lines; ++line) {
+        const std::uint64_t of_line = number_of((by_key ? keys : queries).at(line));
+        for (Index i = 0; i < n; ++i) {
+          const std::uint64_t number = numbers[static_cast<std::size_t>(i)];
+          const std::uint64_t index = same_place + (by_key ? number - of_line : of_line - number);
+          detail::add(by_key ? scores.coeffRef(line, begin + i) : scores.coeffRef(begin + i, line),
+                      table_(head, static_cast<Index>(index)));
+        }
+      }
+    }
   }
 
   Index index_of(Coordinates key, Coordinates query) const {

@@ -11,6 +11,7 @@
 #include <posenc/detail/angle.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/scalar.hpp>
+#include <posenc/detail/score_lines.hpp>
 #include <posenc/detail/tile.hpp>
 
 namespace posenc::inline v0 {
@@ -151,7 +152,7 @@ class T5Bias {
     detail::require(table_.rows() > 0, "posenc::T5Bias: the table must have a row for each head", table_.rows());
     detail::require_size(table_.cols(), options.num_buckets,
                          "posenc::T5Bias: columns of the table must be num_buckets");
-    detail::require(table_.allFinite(), "posenc::T5Bias: the table must be finite", table_.sum());
+    detail::require_finite(table_, "posenc::T5Bias: the table must be finite");
     detail::require(options.max_distance <= std::int64_t{1} << 24, "posenc::T5Bias: max_distance must be at most 2^24",
                     options.max_distance);
     for (double distance = 0; buckets_.empty() || buckets_.back() < arithmetic_.count() - 1; ++distance)
@@ -180,8 +181,8 @@ class T5Bias {
     BiasBounds found{here, here};
     const auto add = [&](double from, double to) {  // on one side of the query, or at it
       const Index a = bucket_at(from), b = bucket_at(to);
-      const auto between = table_.row(head).segment(std::min(a, b), std::abs(a - b) + 1);
-      found = {std::min(found.lowest, between.minCoeff()), std::max(found.highest, between.maxCoeff())};
+      for (Index between = std::min(a, b); between <= std::max(a, b); ++between)
+        found = {std::min(found.lowest, table_(head, between)), std::max(found.highest, table_(head, between))};
     };
     if (first <= 0) add(first, std::min(last, 0.0));
     if (last > 0) add(std::max(first, 1.0), last);
@@ -193,9 +194,8 @@ class T5Bias {
                   Index head = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::T5Bias");
     require_head(head);
-    detail::for_each_score(scores, [&](Index key, Index query, auto& score) {
-      detail::add(score, table_(head, bucket_at(detail::offset(key_positions[key], query_positions[query]))));
-    });
+    detail::add_by_distance(scores, key_positions, query_positions,
+                            [&](double offset) { return table_(head, bucket_at(offset)); });
   }
 
   /// The hook of ScoreBias.

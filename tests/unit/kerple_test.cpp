@@ -85,6 +85,33 @@ TEST_CASE("Kerple adds to scores, each head its own", "[kerple]") {
     }
 }
 
+TEMPLATE_TEST_CASE("Kerple: contiguous positions are biased as an array of them is, in both orders", "[kerple]", float,
+                   double, Eigen::half, Eigen::bfloat16) {
+  using RowMajor = Eigen::Matrix<TestType, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const Kerple kerple = Kerple::logarithmic(p, a);
+  const Index num_keys = 530, num_queries = 270;  // several squares of 256, and what is left of them
+  const Positions keys = positions(num_keys, -3), queries = positions(num_queries, 200);
+  std::vector<std::int64_t> each_key, each_query;
+  for (Index t = 0; t < num_keys; ++t) each_key.push_back(keys[t]);
+  for (Index t = 0; t < num_queries; ++t) each_query.push_back(queries[t]);
+
+  const Matrix<TestType> before = support::random_matrix<TestType>(num_keys, num_queries);
+  Matrix<TestType> expected = before, by_column = before;
+  kerple(expected, each_key, each_query, 2);
+  kerple(by_column, keys, queries, 2);
+  CHECK(by_column == expected);
+  RowMajor by_row = before;
+  kerple(by_row, keys, queries, 2);
+  CHECK(Matrix<TestType>(by_row) == expected);
+  Matrix<TestType> apart = Matrix<TestType>::Zero(2 * num_keys, num_queries);
+  auto every_other = apart(Eigen::seqN(0, num_keys, Eigen::fix<2>), Eigen::all);
+  every_other = before;
+  kerple(Eigen::Map<Matrix<TestType>, 0, Eigen::Stride<Eigen::Dynamic, 2>>(apart.data(), num_keys, num_queries,
+                                                                           {2 * num_keys, 2}),
+         keys, queries, 2);
+  CHECK(Matrix<TestType>(every_other) == expected);
+}
+
 TEST_CASE("Kerple at a distance, its bounds, and streaming", "[kerple][streaming]") {
   for (const Kerple& kerple : {Kerple::logarithmic(p, a), Kerple::power(a, p)}) {
     bias_checks::distance_is_hook(kerple, 4, -1000, 1000);

@@ -62,6 +62,18 @@ TEST_CASE("SwinBias adds the number of the offset of two tokens", "[swin_bias]")
   }
 }
 
+TEST_CASE("SwinBias: a window of many tokens, in both orders", "[swin_bias]") {
+  const SwinWindow large{.height = 15, .width = 20};
+  const SwinBias bias(support::random_matrix<float>(2, 29 * 39), large);
+  Matrix<double> by_column = Matrix<double>::Zero(300, 300);
+  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> by_row = by_column;
+  bias(by_column, positions(300), positions(300), 1);
+  bias(by_row, positions(300), positions(300), 1);
+  CHECK(Matrix<double>(by_row) == by_column);
+  for (Index query = 0; query < 300; ++query)
+    for (Index key = 0; key < 300; ++key) REQUIRE(by_column(key, query) == bias.table()(1, bias.index(key, query)));
+}
+
 TEST_CASE("SwinBias: coordinates of a window anywhere are its numbers", "[swin_bias]") {
   const SwinBias bias(table(), window);
   const Matrix<float> by_number = bias_matrix<float>(bias, positions(12), positions(12), 1);

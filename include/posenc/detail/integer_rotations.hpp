@@ -141,7 +141,7 @@ inline std::int64_t bits_of_range(std::int64_t first, std::int64_t last) {
 
 /// Rotations in float by integer positions of up to 2^54, for any number of frequencies.
 ///
-/// Memory: 768 bytes a frequency.
+/// Memory: at most 768 bytes a frequency.
 class IntegerRotations {
  public:
   static constexpr Index unit = Simd<float>::lanes;  ///< a group of frequencies begins at a multiple of this
@@ -157,19 +157,19 @@ class IntegerRotations {
         padded_((count + unit - 1) / unit * unit),
         scale_(scale),
         frequencies_(padded_, 2),
-        factors_(2 * padded_, num_factors) {
+        factors_(2 * padded_, num_factors(bits)) {
     for (Index i = 0; i < padded_; ++i) {  // behind the last frequency are copies of it: packets without zeros
       const DoubleDouble w = frequency(std::min(i, count - 1));
       frequencies_(i, 0) = w.high;
       frequencies_(i, 1) = w.low;
     }
-    for (Index f = 0; padded_ > 0 && f < num_factors; ++f) {
+    for (Index f = 0; padded_ > 0 && f < factors_.cols(); ++f) {
       const std::int64_t step = f < num_rows ? f : num_rows << (f - num_rows);
       if ((step & ~bits) != 0) continue;
       const Index lowest_bit = step & -step;
       if (step == lowest_bit)
         for (Index i = 0; i < padded_; ++i) {
-          const CosSin exact = cos_sin(static_cast<double>(step), this->frequency(i));
+          const CosSin exact = step == 0 ? CosSin{1, 0} : cos_sin(static_cast<double>(step), this->frequency(i));
           factors_(i, f) = exact.cos;
           factors_(padded_ + i, f) = exact.sin;
         }
@@ -215,8 +215,9 @@ class IntegerRotations {
     template <WaveOrder order, WaveAction action>
     bool products(Waves<float> to, Index stride, Waves<float> kept, Index kept_stride) const {
       const Waves<const double> row = all_.factor(position_ & (num_rows - 1)).from(begin_);
-      return write_products<order, action>(z_, minus_sin_, row, all_.factors_.rows(), size_, num_tokens_, to, stride,
-                                           kept, kept_stride) >= all_.least_product();
+      const float smallest = write_products<order, action>(z_, minus_sin_, row, all_.factors_.rows(), size_,
+                                                           num_tokens_, to, stride, kept, kept_stride);
+      return smallest >= all_.least_product() || position_ == 0;  // where all is exact
     }
 
     friend class IntegerRotations;
@@ -252,7 +253,9 @@ class IntegerRotations {
       const std::int64_t position = positions[t] + shift;
       const auto most = static_cast<Index>(
           std::min<std::int64_t>({max_tokens, positions.size() - t, num_rows - (position & (num_rows - 1))}));
-      if (positions.is_contiguous())
+      if (position == 0)  // alone, since it has zeros
+        num_tokens = 1;
+      else if (positions.is_contiguous())
         num_tokens = most;
       else
         for (num_tokens = 1; num_tokens < most && positions[t + num_tokens] + shift == position + num_tokens;)
@@ -276,7 +279,12 @@ class IntegerRotations {
  private:
   static constexpr int num_bits = 20;
   static constexpr std::int64_t num_rows = 32;  ///< of the last five bits
-  static constexpr Index num_factors = num_rows + num_bits - 5;
+
+  /// Of positions that have these bits: a row for each number of the last five, and a factor for each bit before them.
+  static Index num_factors(std::int64_t bits) {
+    const int width = std::min(static_cast<int>(std::bit_width(static_cast<std::uint64_t>(bits))), num_bits);
+    return width <= 5 ? Index{1} << width : num_rows + width - 5;
+  }
 
   Waves<const double> factor(Index f) const {
     const double* const cos = factors_.data() + f * factors_.rows();
@@ -303,9 +311,8 @@ class IntegerRotations {
   /// Below this, an error of the products would show in a float.
   float least_product() const { return static_cast<float>(0x1p-20 * std::abs(scale_)); }
 
-  /// Writes small numbers again. At position 0, and where a frequency is 0, none needs it.
+  /// Writes small numbers again. Where a frequency is 0, none needs it.
   void correct(std::int64_t position, Index begin, Index size, Waves<float> to, Index stride) const {
-    if (position == 0) return;
     for (Index j = 0; j < size; ++j) {
       float &cos = to.cos[j * stride], &sin = to.sin[j * stride];
       const bool small_cos = std::abs(cos) < least_product(), small_sin = std::abs(sin) < least_product();
@@ -318,8 +325,7 @@ class IntegerRotations {
 
   Index count_ = 0, padded_ = 0;
   double scale_ = 1;
-  Eigen::Matrix<double, Eigen::Dynamic, 2, Eigen::ColMajor> frequencies_;
-  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor> factors_;
+  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor> frequencies_, factors_;
 };
 
 }  // namespace posenc::inline v0::detail

@@ -230,6 +230,39 @@ EIGEN_ALWAYS_INLINE packet_t<Real> exp_of_negative(const packet_t<Real>& x) {
   }
 }
 
+// Weights relative to a maximum m in the units of the instructions that round to and scale by powers of two, where there
+// are such: e^(s - m) is 2^(s log2 e - m log2 e), one rounding of a fused multiply-add, and no clamping is needed. The
+// rounding of m log2 e is a factor that all weights have in common, and that is why m must be moderate.
+#if defined(EIGEN_VECTORIZE_AVX512) && defined(__AVX512DQ__)
+template <class Real>
+inline constexpr bool weighs_by_powers = std::is_same_v<Real, float>;
+
+/// Whether all elements are -inf or below 2^20 in magnitude.
+EIGEN_ALWAYS_INLINE bool are_moderate(const __m512& x) {
+  const __mmask16 is_small = _mm512_cmp_ps_mask(_mm512_abs_ps(x), _mm512_set1_ps(1048576.0f), _CMP_LT_OQ);
+  return (is_small | _mm512_fpclass_ps_mask(x, 0x10)) == 0xffff;
+}
+/// 2^x for x < 1, element by element: exactly 0 below -125.5, NaN for NaN. Relative error below 2e-7. Eight instructions.
+EIGEN_ALWAYS_INLINE __m512 power_of_two(const __m512& x) {
+  const auto constant = [](float value) { return _mm512_set1_ps(value); };
+  const __mmask16 is_something = _mm512_cmp_ps_mask(x, constant(-125.5f), _CMP_NLT_UQ);
+  const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);  // x - floor x
+  __m512 series = _mm512_fmadd_ps(r, constant(0.00186713075f), constant(0.00901702885f));
+  series = _mm512_fmadd_ps(series, r, constant(0.0557999164f));
+  series = _mm512_fmadd_ps(series, r, constant(0.240164444f));
+  series = _mm512_fmadd_ps(series, r, constant(0.693151295f));
+  series = _mm512_fmadd_ps(series, r, constant(1.0f));
+  return _mm512_maskz_scalef_ps(is_something, series, x);
+}
+#else
+template <class Real>
+inline constexpr bool weighs_by_powers = false;
+template <class Packet>
+bool are_moderate(const Packet& x);
+template <class Packet>
+Packet power_of_two(const Packet& x);
+#endif
+
 // What the rotation of features takes (rotate_packets.hpp): packets that come from half and bfloat16 as well.
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -275,73 +308,6 @@ struct PacketMemory<packet_scalar_t<Packet>, Packet> {
   static EIGEN_ALWAYS_INLINE const Packet& stored(const Packet& x) { return x; }
   static EIGEN_ALWAYS_INLINE void store(Real* to, const Packet& x) { Eigen::internal::pstoreu(to, x); }
 };
-
-#if defined(__F16C__) && defined(EIGEN_VECTORIZE_AVX)
-// Eigen 3.4 with g++ converts half number by number, in software.
-template <>
-struct PacketMemory<Eigen::half, __m256> {
-  static constexpr bool available = true;
-  static EIGEN_ALWAYS_INLINE __m256 load(const Eigen::half* from) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-  }
-  static EIGEN_ALWAYS_INLINE __m128i stored(const __m256& x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
-  static EIGEN_ALWAYS_INLINE void store(Eigen::half* to, const __m256& x) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), stored(x));
-  }
-};
-#endif
-
-#if defined(EIGEN_VECTORIZE_AVX512)
-template <>
-struct PacketMemory<Eigen::half, __m512> {
-  static constexpr bool available = true;
-  static EIGEN_ALWAYS_INLINE __m512 load(const Eigen::half* from) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-  }
-  static EIGEN_ALWAYS_INLINE __m256i stored(const __m512& x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
-  static EIGEN_ALWAYS_INLINE void store(Eigen::half* to, const __m512& x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), stored(x));
-  }
-};
-
-#endif
-
-#if defined(EIGEN_VECTORIZE_AVX512) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-template <>
-struct PacketMemory<Eigen::bfloat16, __m512> {
-  static constexpr bool available = true;
-
-  /// Moves the upper half of every number to where the lower half of a float is, and back.
-  static EIGEN_ALWAYS_INLINE __m512 load(const Eigen::bfloat16* from) {
-    const __m512i each_in_upper_half = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0, 6,
-                                                        0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
-    const __m512i bits = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, each_in_upper_half, bits));
-  }
-  static EIGEN_ALWAYS_INLINE __m256i stored(const __m512& x) {
-#if defined(EIGEN_VECTORIZE_AVX512BF16)
-    // The instruction makes zeros of denormal numbers.
-    if (_mm512_fpclass_ps_mask(x, 0x20) == 0) [[likely]]
-      return (__m256i)_mm512_cvtneps_pbh(x);
-#endif
-    return rounded(x);
-  }
-  static EIGEN_ALWAYS_INLINE __m256i rounded(const __m512& x) {
-    const __m512i bits = _mm512_castps_si512(x);
-    const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
-    __m512i up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
-    up = _mm512_mask_add_epi32(up, odd, up, _mm512_set1_epi32(1));  // ties to even
-    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    up = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x400000));
-    const __m512i upper_halves = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25, 23,
-                                                  21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-    return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper_halves, up));
-  }
-  static EIGEN_ALWAYS_INLINE void store(Eigen::bfloat16* to, const __m512& x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), stored(x));
-  }
-};
-#endif
 
 /// a b + c d, where c d is rounded first and the sum once if the machine has a fused multiply-add: the same bits for a
 /// packet, for a packet of another size and for a number alone, which the compiler would otherwise fuse as it likes.
@@ -397,3 +363,5 @@ EIGEN_ALWAYS_INLINE Packet swap_neighbours(const Packet& x) {
 #endif
 
 }  // namespace posenc::inline v0::detail
+
+#include <posenc/detail/packet_storage.hpp>

@@ -6,12 +6,15 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <type_traits>
 
 #include <posenc/concepts.hpp>
+#include <posenc/detail/add_line.hpp>
 #include <posenc/detail/packet.hpp>
 #include <posenc/detail/scalar.hpp>
+#include <posenc/detail/tile.hpp>
 #include <posenc/positions.hpp>
 
 namespace posenc::inline v0::detail {
@@ -44,10 +47,9 @@ void add_linear(Scalar* x, Index n, double first, double slope) {
     constexpr Index some = 64;
     for (Index i = 0, m; i < n; i += m) {
       m = std::min(some, n - i);
-      Eigen::Array<float, some, 1> added = Eigen::Array<float, some, 1>::Zero();
+      std::array<float, some> added{};
       add_linear(added.data(), m, first + static_cast<double>(i), slope);
-      Eigen::Map<Eigen::Array<Scalar, Eigen::Dynamic, 1>> to(x + i, m);
-      to = (to.template cast<float>() + added.head(m)).template cast<Scalar>();
+      add_line(x + i, added.data(), m);
     }
   } else {
     constexpr Index lanes = Simd<double>::lanes, step = 2 * lanes;
@@ -85,6 +87,41 @@ void add_linear(Line line, Index begin, Index n, double first, double slope) {
 template <class Line>
 void add_constant(Line line, Index begin, Index n, double value) {
   for (Index i = 0; i < n; ++i) add(line.coeffRef(begin + i), value);
+}
+
+/// Adds a bias of key - query, a function from double to double, to every score, rounded once. Where positions are
+/// contiguous it is computed once for all scores of a square that are as far apart.
+template <class Scores, class Bias>
+void add_by_distance(Scores& scores, const Positions& key_positions, const Positions& query_positions, Bias bias) {
+  using Matrix = std::remove_cvref_t<Scores>;
+  using Real = compute_t<typename Matrix::Scalar>;
+  if (!are_lines(key_positions, query_positions))
+    return for_each_score(scores, [&](Index key, Index query, auto& score) {
+      add(score, bias(offset(key_positions[key], query_positions[query])));
+    });
+  constexpr bool by_key = Matrix::IsRowMajor;  // a line is a row: the queries of a key
+  constexpr Index side = 256;
+  std::array<Real, 2 * side> biases;
+  const Index num_lines = by_key ? scores.rows() : scores.cols(), length = by_key ? scores.cols() : scores.rows();
+  for (Index outer = 0, m; outer < num_lines; outer += m) {
+    m = std::min(side, num_lines - outer);
+    for (Index inner = 0, n; inner < length; inner += n) {  // from the first score of the last line on
+      n = std::min(side, length - inner);
+      const Index last = outer + m - 1;
+      const double first = by_key ? offset(key_positions[last], query_positions[inner])
+                                  : offset(key_positions[inner], query_positions[last]);
+      for (Index i = 0; i < m + n - 1; ++i)
+        biases[static_cast<std::size_t>(i)] = static_cast<Real>(bias(first + static_cast<double>(by_key ? -i : i)));
+      for (Index k = 0; k < m; ++k) {
+        auto* const x = by_key ? &scores.coeffRef(outer + k, inner) : &scores.coeffRef(inner, outer + k);
+        const Real* const of_line = biases.data() + (m - 1 - k);
+        if (scores.innerStride() == 1)
+          add_line(x, of_line, n);
+        else
+          for (Index i = 0; i < n; ++i) add(x[i * scores.innerStride()], of_line[i]);
+      }
+    }
+  }
 }
 
 }  // namespace posenc::inline v0::detail
