@@ -26,7 +26,7 @@ def read_gates(path):
             words = line.split("#")[0].split()
             if len(words) == 2 and words[0] == "program":
                 program = words[1]
-            elif words:
+            elif words and words[0] != "build":  # that is for builds.py
                 yield program, words[0], words[1], words[2:-2], words[-2], float(words[-1])
 
 

@@ -8,6 +8,7 @@
 #   sh bench/run.sh --filter 'half_split.*T:512'    what has this in its name (a regular expression)
 #   sh bench/run.sh --compare OLD.json   and then what is faster or slower than in another run's results.json
 #   sh bench/run.sh --gates [REGEX]      only what bench/gates.txt demands: a line each, status 1 if one falls short
+#   sh bench/run.sh --builds [REGEX]     what it demands of builds for other processors: a line each, likewise
 #   sh bench/run.sh --check              nothing is timed: whether all results are those of the plain loops
 #
 #   --options '-O2 -march=x86-64'        compiler options behind -O3 -march=native, in a build folder of their own
@@ -15,7 +16,7 @@
 set -eu
 . "$(dirname -- "$0")/../tests/setup.sh"
 
-usage() { sed -n '3,15s/^# \{0,1\}//p' "$0"; exit 2; }
+usage() { sed -n '3,16s/^# \{0,1\}//p' "$0"; exit 2; }
 
 all=$(cd "$root/bench" && printf '%s\n' *_bench.cpp | sed 's/_bench\.cpp$//')
 names=
@@ -27,8 +28,8 @@ compiler_options=
 set_aside= # what suite.py gets
 while [ $# -gt 0 ]; do
   case $1 in
-    --gates)
-      what=gates
+    --gates | --builds)
+      what=${1#--}
       case ${2:-} in '' | -*) ;; *) gates=$2; shift ;; esac
       ;;
     --quick | --check) set_aside="$set_aside $1" ;;
@@ -53,11 +54,6 @@ want python3 python3 "runs them in rounds and sums up"
 want gnuplot-nox gnuplot "draws the results"
 install_wanted
 
-binaries=$root/build/bench
-if [ "$peers" = ON ]; then binaries=$binaries-peers$(sed -n 's/^VERSION_CODENAME=/-/p' /etc/os-release); fi
-if [ -n "$compiler_options" ]; then binaries=$binaries$(printf '%s' "$compiler_options" | tr -cs 'A-Za-z0-9' '-'); fi
-configured="-DPOSENC_BENCH_PEERS=$peers -DPOSENC_BENCH_OPTIONS=$(printf '%s' "$compiler_options" | tr ' ' ';')"
-
 if [ "$what" = gates ]; then
   names=$(sed -n 's/^program //p' "$root/bench/gates.txt")
 elif [ -z "$names" ] && [ "$peers" = ON ]; then
@@ -67,8 +63,28 @@ elif [ -z "$names" ]; then
 fi
 targets=
 for name in $names; do targets="$targets posenc_${name}_bench"; done
-# shellcheck disable=SC2086  # one word an option and a target
-build bench "$binaries" $configured -- $targets
+
+# Builds them with some options behind the usual ones, in $binaries.
+build_with() {
+  binaries=$root/build/bench
+  if [ "$peers" = ON ]; then binaries=$binaries-peers$(sed -n 's/^VERSION_CODENAME=/-/p' /etc/os-release); fi
+  if [ -n "$1" ]; then binaries=$binaries$(printf '%s' "$1" | tr -cs 'A-Za-z0-9' '-'); fi
+  listed=$(printf '%s' "$1" | tr ' ' ';')
+  # shellcheck disable=SC2086  # one word a target
+  build bench "$binaries" "-DPOSENC_BENCH_PEERS=$peers" "-DPOSENC_BENCH_OPTIONS=$listed" -- $targets
+}
+
+if [ "$what" = builds ]; then
+  folders=
+  for flags in '' '-O2 -march=x86-64' '-march=x86-64-v3'; do
+    build_with "$flags"
+    folders="$folders $binaries/bench"
+  done
+  say "Measuring the builds"
+  # shellcheck disable=SC2086  # one word a folder and a name
+  exec python3 -B "$root/bench/builds.py" $folders $names ${gates:+--filter "$gates"}
+fi
+build_with "$compiler_options"
 
 if [ "$what" = gates ]; then
   say "Measuring the gates"
