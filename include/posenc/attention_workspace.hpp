@@ -17,6 +17,8 @@ class AttentionInputs;
 template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
 class SingleQueryStream;
 template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
+class AttentionPanels;
+template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
 class AttentionStream;
 template <class Scalar, class Term>
 class FusedTerm;
@@ -27,12 +29,13 @@ class AttentionTrial;
 /// The memory that streaming attention works in: made once for a size of heads, used for any number of calls and any
 /// length of sequence, by one thread at a time.
 ///
-///   a block of queries    D  x block_queries   as columns, and as panels of transposed queries
+///   a block of queries    D  x block_queries   as panels of transposed queries
 ///   and their outputs     Dv x block_queries
-///   a stretch of keys     D  x stretch_keys    where keys must be rotated or converted
-///   and values            Dv x stretch_keys    where values must be converted
+///   some of the queries   as columns           where they must be rotated or converted
+///   a stretch of keys     D  x stretch_keys    where keys must be rotated, converted or brought together
+///   and values            Dv x stretch_keys    the same
 ///   a tile of scores      tile_keys x panel
-///   a term by distance    the products of a panel with up to 513 vectors, and the weights that they get
+///   a term by distance    the products of panels with up to 513 vectors, and the weights that they get
 ///
 /// Memory: at most 2 MiB for heads and values of up to 512 features.
 ///
@@ -49,13 +52,15 @@ class AttentionWorkspace {
   AttentionWorkspace(Index head_dim, Index value_dim) : head_dim_(head_dim), value_dim_(value_dim) {
     detail::require(head_dim > 0, "posenc::AttentionWorkspace: head_dim must be positive", head_dim);
     detail::require(value_dim > 0, "posenc::AttentionWorkspace: value_dim must be positive", value_dim);
-    const Index column_bytes =
-        (5 * head_dim + 2 * value_dim) * static_cast<Index>(sizeof(Scalar));  // query, key, value
-    const Index fitting = (Index{21} << 16) / column_bytes;                   // of 1.3 MiB
-    const Index num_queries = std::clamp(fitting / panel * panel, panel, std::max<Index>(panel, 512));
-    const Index num_keys = std::clamp(fitting / tile_keys * tile_keys, tile_keys, Index{512});
-    query_columns_.resize(head_dim, num_queries);
-    rotated_columns_.resize(head_dim, num_queries);
+    const auto fitting = [](Index bytes, Index features, Index multiple, Index most) {
+      return std::clamp(bytes / (features * static_cast<Index>(sizeof(Scalar))) / multiple * multiple, multiple, most);
+    };
+    const Index num_keys = fitting(Index{3} << 17, 2 * head_dim + value_dim, tile_keys, tile_keys * max_tiles);
+    const Index key_bytes = num_keys * (2 * head_dim + value_dim) * static_cast<Index>(sizeof(Scalar));
+    const Index num_queries =
+        fitting((Index{7} << 17) - key_bytes, head_dim + value_dim, panel, static_cast<Index>(max_queries));
+    query_columns_.resize(head_dim, std::min(num_queries, fitting(Index{1} << 16, head_dim, panel, max_queries)));
+    rotated_columns_.resize(head_dim, panel);
     query_panels_.resize(head_dim * num_queries);
     output_panels_.resize(value_dim * num_queries);
     keys_.resize(head_dim, num_keys);
@@ -70,15 +75,17 @@ class AttentionWorkspace {
     shifts_.resize(num_queries / panel);
     single_scores_.resize(num_keys);
     term_.resize(max_distances * panel);
-    skewed_scores_.resize((max_distances + panel) * panel);
-    skewed_weights_.resize((max_distances + panel) * panel);
+    const Index left = (Index{2} << 20) - num_bytes(), row_bytes = 2 * panel * static_cast<Index>(sizeof(Scalar));
+    num_skewed_ = std::max(left / row_bytes, max_distances + panel);
+    skewed_scores_.resize(num_skewed_ * panel);
+    skewed_weights_.resize(num_skewed_ * panel);
   }
 
   Index head_dim() const { return head_dim_; }
   Index value_dim() const { return value_dim_; }
 
   /// How many queries are computed between two passes over the keys.
-  Index block_queries() const { return query_columns_.cols(); }
+  Index block_queries() const { return maxima_.size(); }
 
   /// All memory that is held, in bytes.
   Index num_bytes() const {
@@ -96,6 +103,8 @@ class AttentionWorkspace {
   template <class, class, class, class, class...>
   friend class detail::SingleQueryStream;
   template <class, class, class, class, class...>
+  friend class detail::AttentionPanels;
+  template <class, class, class, class, class...>
   friend class detail::AttentionStream;
   template <class, class>
   friend class detail::FusedTerm;
@@ -103,10 +112,12 @@ class AttentionWorkspace {
   friend class detail::AttentionTrial;
 
   static constexpr Index panel = detail::Simd<Scalar>::tile_width;  ///< queries that are computed side by side
+  static constexpr Index max_queries = 1024;                        ///< of a block
   static constexpr Index tile_keys = 64;                            ///< keys between two corrections of the softmax
+  static constexpr Index max_tiles = 8;                             ///< of a stretch
   static constexpr Index max_distances = 513;                       ///< of a DistanceTerm that is fused
 
-  Index head_dim_, value_dim_;
+  Index head_dim_, value_dim_, num_skewed_ = 0;
   Matrix<Scalar> query_columns_, rotated_columns_, keys_, rotated_keys_, values_, score_columns_, output_columns_;
   Vector<Scalar> query_panels_, output_panels_, scores_, distances_, maxima_, sums_, shifts_, single_scores_, term_,
       skewed_scores_, skewed_weights_;

@@ -13,6 +13,7 @@
 #include <posenc/detail/attention_stream.hpp>
 #include <posenc/detail/attention_trial.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/read_ahead.hpp>
 #include <posenc/detail/scalar.hpp>
 
 namespace posenc::inline v0 {
@@ -60,8 +61,7 @@ void require_streaming(const Queries& q, const Keys& k, const Values& v, const A
 /// \returns how many tiles were computed and skipped.
 /// \throws  std::invalid_argument if shapes or options do not fit, and what an encoding throws at the outermost positions;
 ///          nothing is written then.
-/// Accuracy: e^x to 2e-7, below e^-16 to 4e-7; a weight below e^-87 of the largest is 0. A query that sees nothing gives
-///           zeros.
+/// Accuracy: a weight e^x to 2e-7 + 8e-8 |x|; one below e^-87 of the largest is 0. A query that sees nothing gives zeros.
 ///           A NaN in a query or a key, and a score of +inf, give NaN to every query that sees it; a NaN value does so where
 ///           its tile is computed. What is hidden should be finite: a mask by distance does not keep a NaN away. A score
 ///           of -inf is a key that is hidden; finite scores may be as large as the scalar.
@@ -84,9 +84,10 @@ StreamCount streaming_attend_into(Outputs&& outputs, const Queries& q, const Key
   using Out = typename std::remove_cvref_t<Outputs>::Scalar;
   detail::AttentionStream<Scalar, Queries, Keys, Values, Encodings...> stream(q, k, v, options, workspace,
                                                                               encodings...);
+  const auto columns = detail::output_columns<Scalar>(outputs);
   StreamCount count;
   for (Index first = 0; first < q.cols(); first += stream.block_queries())
-    count += stream.run(first, std::min(stream.block_queries(), q.cols() - first),
+    count += stream.run(first, std::min(stream.block_queries(), q.cols() - first), columns,
                         [&](Index query, Scalar, Scalar sum, const Scalar* values) {
                           const Scalar factor = sum == 0 ? Scalar(0) : 1 / sum;
                           auto output = outputs.col(query);
@@ -126,12 +127,13 @@ AttentionState<Scalar> streaming_attend_part(const Queries& q, const Keys& k, co
   detail::AttentionStream<Scalar, Queries, Keys, Values, Encodings...> stream(q, k, v, options, workspace,
                                                                               encodings...);
   for (Index first = 0; first < q.cols(); first += stream.block_queries())
-    stream.run(first, std::min(stream.block_queries(), q.cols() - first),
-               [&](Index query, Scalar maximum, Scalar sum, const Scalar* values) {
-                 state.maxima[query] = maximum;
-                 state.sums[query] = sum;
-                 state.values.col(query) = Eigen::Map<const Vector<Scalar>>(values, v.rows());
-               });
+    stream.template run<true>(first, std::min(stream.block_queries(), q.cols() - first),
+                              detail::OutputColumns<Scalar>(),
+                              [&](Index query, Scalar maximum, Scalar sum, const Scalar* values) {
+                                state.maxima[query] = maximum;
+                                state.sums[query] = sum;
+                                state.values.col(query) = Eigen::Map<const Vector<Scalar>>(values, v.rows());
+                              });
   return state;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <span>
@@ -100,7 +101,10 @@ StreamCount streaming_attend_heads_into(Outputs&& outputs, const Queries& q, con
     (detail::AttentionTrial<Scalar>(workspaces[0], one)(encodings), ...);
   }
 
-  const Index block = workspaces[0].block_queries(), num_blocks = (q.cols() + block - 1) / block;
+  // As large as a workspace holds, which is the fastest, but for few heads not so large that there are too few tasks.
+  const Index most = workspaces[0].block_queries();
+  const Index block = std::clamp(q.cols() * num_heads / 8 / 64 * 64, std::min<Index>(most, 256), most);
+  const Index num_blocks = (q.cols() + block - 1) / block;
   std::atomic<Index> tiles = 0, skipped = 0;
   parallel_for(num_heads * num_blocks, [&](Index task, Index worker) {
     const Index head = task % num_heads;

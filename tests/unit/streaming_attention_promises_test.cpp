@@ -7,6 +7,7 @@
 
 #include <posenc/alibi.hpp>
 #include <posenc/clipped_relative.hpp>
+#include <posenc/detail/attention_tile.hpp>
 #include <posenc/detail/packet.hpp>
 #include <posenc/masks.hpp>
 #include <posenc/rope.hpp>
@@ -126,7 +127,41 @@ TEST_CASE("A fused term gives the same bits whatever is left out, over several p
     }
 }
 
-TEST_CASE("Weights: e^x to 2e-7, to 4e-7 far below the largest, and 0 below e^-87", "[streaming]") {
+TEST_CASE("Weights: e^x to 2e-7 + 8e-8 |x|, and 0 below e^-87", "[streaming]") {
+  constexpr Index n = detail::Simd<float>::tile_width;
+  Vector<float> weights(n), maxima(n), sums(n);
+  double excess = 0;
+  for (const float maximum : {0.0F, 1.0F, 2097152.0F}) {  // at the last, powers of two would not do
+    maxima.setConstant(maximum);
+    for (double first = 0; first > -86.97; first -= 7e-3) {
+      Vector<double> x(n);
+      for (Index i = 0; i < n; ++i) {
+        weights[i] = maximum + static_cast<float>(first - 1e-5 * static_cast<double>(i));
+        x[i] = static_cast<double>(weights[i]) - static_cast<double>(maximum);
+      }
+      sums.setZero();
+      detail::weigh<detail::Simd<float>::tile_packets>(weights.data(), 1, maxima.data(), sums.data());
+      CHECK((sums.array() == weights.array()).all());
+      // what rounding makes of the weight of the maximum is a factor of all
+      Vector<float> largest = maxima;
+      detail::weigh<detail::Simd<float>::tile_packets>(largest.data(), 1, maxima.data(), sums.data());
+      for (Index i = 0; i < n; ++i) {
+        if (x[i] <= -86.98) continue;
+        const double error = std::abs(weights[i] / (std::exp(x[i]) * static_cast<double>(largest[i])) - 1);
+        excess = std::max(excess, error - 8e-8 * std::abs(x[i]));
+      }
+    }
+    for (const float nothing : {-88.0F, -103.0F, -1e30F, -static_cast<float>(streaming::infinity)}) {
+      weights.setConstant(maximum + nothing);
+      detail::weigh<detail::Simd<float>::tile_packets>(weights.data(), 1, maxima.data(), sums.data());
+      CHECK((weights.array() == 0).all());
+    }
+  }
+  CAPTURE(excess);
+  CHECK(excess <= 2e-7);
+}
+
+TEST_CASE("Exponentials: e^x to 2e-7, to 4e-7 far below 1, and 0 below e^-87", "[streaming]") {
   constexpr Index n = detail::Simd<float>::lanes;
   Vector<float> x(n), weights(n);
   const auto exponentials = [&] {

@@ -115,32 +115,66 @@ class AttentionInputs {
     return 0;
   }
 
-  /// Reads a block of queries, at most as many as the workspace holds, and rotates them.
+  struct Columns {
+    const Scalar* data = nullptr;
+    Index step = 0;
+
+    Columns from(Index first) const { return {data + first * step, step}; }
+  };
+  using ColumnsMap = Eigen::Map<const Matrix<Scalar>, 0, Eigen::OuterStride<>>;
+  static ColumnsMap map(const Columns& columns, Index rows, Index size) {
+    return {columns.data, rows, size, Eigen::OuterStride<>(columns.step)};
+  }
+
+  /// How many queries load_queries takes.
+  Index max_queries() const {
+    return columns_of(q_, {0, 0}).data == nullptr ? work_.query_columns_.cols() : work_.block_queries();
+  }
+  /// Reads a block of queries.
   void load_queries(Index first, Index num_queries) {
     first_ = first;
     num_queries_ = num_queries;
-    auto columns = work_.query_columns_.leftCols(num_queries);
-    columns = q_.middleCols(first, num_queries).template cast<Scalar>();
+    raw_queries_ = columns_of(q_, {first, num_queries});
+    if (raw_queries_.data == nullptr) raw_queries_ = copied(q_, {first, num_queries}, work_.query_columns_, 0);
+  }
+  /// Some queries of the block, at most a panel, rotated; until the next call.
+  Columns rotated_queries(Index begin, Index size) {
     if constexpr (rotates) {
-      auto rotated = work_.rotated_columns_.leftCols(num_queries);
-      rotated = columns;
+      auto rotated = work_.rotated_columns_.leftCols(size);
+      rotated = raw_queries(begin, size);
       for_each_encoding([&](const auto& encoding) {
         if constexpr (QueryKeyEncoding<std::remove_cvref_t<decltype(encoding)>, Scalar>) {
           Eigen::Ref<Matrix<Scalar>> view = rotated;
-          encoding.apply_query(view, queries_at(0, num_queries), options_.head);
+          encoding.apply_query(view, queries_at(begin, size), options_.head);
         }
       });
+      return {rotated.data(), rotated.outerStride()};
     }
-    query_norm_ = -1;
+    return raw_queries_.from(begin);
   }
-  /// The block of queries, rotated.
-  const Matrix<Scalar>& queries() const { return rotates ? work_.rotated_columns_ : work_.query_columns_; }
 
   /// Keys and values of a stretch as columns of Scalar: where they lie if they can be read there, else a copy.
   void load_stretch(Span stretch) {
-    raw_keys_ = columns_of(k_, stretch, work_.keys_);
+    begin_stretch(stretch, false);
+    load_keys(0, stretch.size);
+    load_values(0, stretch.size);
+  }
+  /// The same, but nothing is copied yet: load_keys and load_values have to be called for what is read. With `packs`,
+  /// columns that are far from each other are copied as well, for what reads them many times: at the strides of heads
+  /// in one matrix, most of which are powers of two, they would share a few sets of the first cache.
+  void begin_stretch(Span stretch, bool packs) {
+    const auto begin = [&](const auto& x, Matrix<Scalar>& copy, bool& copies) {
+      const Columns columns = columns_of(x, stretch);
+      copies = columns.data == nullptr || (packs && columns.step != x.rows());
+      return copies ? Columns{copy.data(), copy.outerStride()} : columns;
+    };
+    stretch_ = stretch;
+    raw_keys_ = begin(k_, work_.keys_, copies_keys_);
+    values_ = begin(v_, work_.values_, copies_values_);
     keys_ = raw_keys_;
     if constexpr (rotates) {
+      load_keys(0, stretch.size);
+      copies_keys_ = false;
       work_.rotated_keys_.leftCols(stretch.size) = raw_keys(0, stretch.size);
       for_each_encoding([&](const auto& encoding) {
         if constexpr (QueryKeyEncoding<std::remove_cvref_t<decltype(encoding)>, Scalar>) {
@@ -150,37 +184,36 @@ class AttentionInputs {
       });
       keys_ = {work_.rotated_keys_.data(), work_.rotated_keys_.outerStride()};
     }
-    values_ = columns_of(v_, stretch, work_.values_);
+  }
+  void load_keys(Index begin, Index size) {
+    if (copies_keys_) copied(k_, {stretch_.begin + begin, size}, work_.keys_, begin);
+  }
+  void load_values(Index begin, Index size) {
+    if (copies_values_) copied(v_, {stretch_.begin + begin, size}, work_.values_, begin);
   }
 
-  using ColumnsMap = Eigen::Map<const Matrix<Scalar>, 0, Eigen::OuterStride<>>;
-  ColumnsMap raw_keys(Index begin, Index size) const {
-    return {raw_keys_.data + begin * raw_keys_.step, k_.rows(), size, Eigen::OuterStride<>(raw_keys_.step)};
-  }
+  ColumnsMap raw_keys(Index begin, Index size) const { return map(raw_keys_.from(begin), k_.rows(), size); }
+  ColumnsMap raw_queries(Index begin, Index size) const { return map(raw_queries_.from(begin), q_.rows(), size); }
 
   /// Whether every weight of a tile is zero: the largest score that its keys can have is so far below the running
-  /// maxima, of which `smallest` is the smallest, that its exponential is.
-  bool is_nothing(Index key, Index size, Scalar smallest, const BiasBounds& bias) {
+  /// maxima, of which `smallest` is the smallest, that its exponential is. key_norm() and query_norm() are the
+  /// largest norms of its keys and of its queries times the scale.
+  template <class KeyNorm, class QueryNorm>
+  bool is_nothing(Scalar smallest, const BiasBounds& bias, KeyNorm key_norm, QueryNorm query_norm) const {
     if (bias.highest == hidden) return true;
     const double nothing = static_cast<double>(smallest) + least_exponent - 1;  // 1 for roundings
     if (!(bias.highest < nothing)) return false;                                // cheap, and almost always so
-    const auto largest_norm = [](const auto& columns) {
-      return static_cast<double>(columns.colwise().norm().template maxCoeff<Eigen::PropagateNaN>());
-    };
-    if (query_norm_ == -1)
-      query_norm_ = largest_norm(queries().leftCols(num_queries_)) * std::abs(static_cast<double>(scale_));
-    double largest =
-        query_norm_ *
-        largest_norm(ColumnsMap(keys_.data + key * keys_.step, k_.rows(), size, Eigen::OuterStride<>(keys_.step))) *
-        1.0001;
+    double largest = query_norm() * key_norm() * 1.0001;
     if (options_.soft_cap < largest && options_.soft_cap != 0) largest = options_.soft_cap;
     return largest + bias.highest < nothing;
   }
 
-  struct Columns {
-    const Scalar* data = nullptr;
-    Index step = 0;
-  };
+  static double largest_column_norm(const ColumnsMap& columns) {
+    return static_cast<double>(columns.colwise().norm().template maxCoeff<Eigen::PropagateNaN>());
+  }
+  double largest_key_norm(Index key, Index size) const {
+    return largest_column_norm(map(keys_.from(key), k_.rows(), size));
+  }
 
   const Queries& q_;
   const Keys& k_;
@@ -192,21 +225,29 @@ class AttentionInputs {
   bool by_distance_ = false;           // both sides are at consecutive positions
   bool has_distances_ = false;         // and a bias depends on their difference only
   Index first_ = 0, num_queries_ = 0;  // the block
-  double query_norm_ = -1;             // the largest of the block, times the scale; -1: not known
-  Columns raw_keys_, keys_, values_;   // the stretch; raw_keys_ are not rotated
+  Columns raw_queries_;                // of which; raw are not rotated
+  Span stretch_{0, 0};
+  Columns raw_keys_, keys_, values_;
 
  private:
   /// Below it an exponential is 0.
   static constexpr double least_exponent = std::is_same_v<Scalar, float> ? -87.34 : -708.4;
 
+  /// Columns where they lie, or nothing if they are not to be read there.
   template <class X>
-  static Columns columns_of(const X& x, Span span, Matrix<Scalar>& copy) {
+  static Columns columns_of(const X& x, Span span) {
     if constexpr (!X::IsRowMajor && static_cast<bool>(X::Flags & Eigen::DirectAccessBit) &&
                   std::is_same_v<typename X::Scalar, Scalar>)
       if (x.innerStride() == 1) return {x.data() + span.begin * x.outerStride(), x.outerStride()};
-    copy.leftCols(span.size) = x.middleCols(span.begin, span.size).template cast<Scalar>();
-    return {copy.data(), copy.outerStride()};
+    return {};
   }
+  template <class X>
+  static Columns copied(const X& x, Span span, Matrix<Scalar>& to, Index begin) {
+    to.middleCols(begin, span.size) = x.middleCols(span.begin, span.size).template cast<Scalar>();
+    return {to.data() + begin * to.outerStride(), to.outerStride()};
+  }
+
+  bool copies_keys_ = false, copies_values_ = false;
 };
 
 }  // namespace posenc::inline v0::detail

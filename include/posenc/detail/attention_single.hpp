@@ -5,6 +5,7 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include <posenc/detail/attention_inputs.hpp>
@@ -24,6 +25,7 @@ class SingleQueryStream : protected AttentionInputs<Scalar, Queries, Keys, Value
   template <class Finish>
   StreamCount run_single(Index query, Finish finish) {
     this->load_queries(query, 1);
+    query_ = this->rotated_queries(0, 1).data;
     const auto sink = static_cast<Scalar>(this->options_.sink);  // a score that is there already
     Scalar maximum = sink, sum = sink == -std::numeric_limits<Scalar>::infinity() ? Scalar(0) : Scalar(1);
     Scalar* const output = this->work_.output_panels_.data();
@@ -45,18 +47,24 @@ class SingleQueryStream : protected AttentionInputs<Scalar, Queries, Keys, Value
       if (bias.highest == Inputs::hidden) return false;
     }
     this->load_stretch(span);
-    if constexpr (is_bounded)
-      if (this->is_nothing(0, span.size, maximum, bias)) return false;
+    if constexpr (is_bounded) {
+      const auto query_norm = [&] {
+        return this->largest_column_norm(this->map({query_, 1}, this->k_.rows(), 1)) *
+               std::abs(static_cast<double>(this->scale_));
+      };
+      if (this->is_nothing(
+              maximum, bias, [&] { return this->largest_key_norm(0, span.size); }, query_norm))
+        return false;
+    }
 
     Eigen::Map<Matrix<Scalar>> scores(this->work_.single_scores_.data(), span.size, 1);
-    dot_keys(this->queries().data(), this->keys_.data, this->keys_.step, this->k_.rows(), span.size,
+    dot_keys(query_, this->keys_.data, this->keys_.step, this->k_.rows(), span.size,
              has_terms ? Scalar(1) : this->scale_, scores.data());
     Eigen::Ref<Matrix<Scalar>> view = scores;
     if constexpr (has_terms) {
       this->for_each_encoding([&](const auto& encoding) {
         if constexpr (ScoreTerm<std::remove_cvref_t<decltype(encoding)>, Scalar>) {
-          const Eigen::Ref<const Matrix<Scalar>> k = this->raw_keys(0, span.size),
-                                                 q = this->work_.query_columns_.leftCols(1);
+          const Eigen::Ref<const Matrix<Scalar>> k = this->raw_keys(0, span.size), q = this->raw_queries(0, 1);
           encoding.add_scores(view, k, q, key_positions, query_positions, this->options_.head);
         }
       });
@@ -81,6 +89,8 @@ class SingleQueryStream : protected AttentionInputs<Scalar, Queries, Keys, Value
     }
     return true;
   }
+
+  const Scalar* query_ = nullptr;  // rotated
 };
 
 }  // namespace posenc::inline v0::detail

@@ -6,217 +6,149 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <optional>
-#include <tuple>
 #include <type_traits>
+#include <utility>
 
 #include <posenc/attention.hpp>
 #include <posenc/attention_workspace.hpp>
 #include <posenc/concepts.hpp>
 #include <posenc/detail/attention_inputs.hpp>
-#include <posenc/detail/attention_single.hpp>
+#include <posenc/detail/attention_panels.hpp>
 #include <posenc/detail/attention_tile.hpp>
-#include <posenc/detail/fused_term.hpp>
+#include <posenc/detail/read_ahead.hpp>
 #include <posenc/detail/stream_count.hpp>
 #include <posenc/detail/tile_runs.hpp>
 
 namespace posenc::inline v0::detail {
 
-struct NoTerm {};
-
-/// The one DistanceTerm of a pack, or NoTerm.
-inline const NoTerm* find_term() { return nullptr; }
-template <class Encoding, class... Rest>
-auto find_term(const Encoding& encoding, const Rest&... rest) {
-  if constexpr (DistanceTerm<Encoding>)
-    return &encoding;
-  else
-    return find_term(rest...);
-}
-
 template <class Scalar, class Queries, class Keys, class Values, class... Encodings>
-class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values, Encodings...> {
-  using Single = SingleQueryStream<Scalar, Queries, Keys, Values, Encodings...>;
-  using Inputs = typename Single::Inputs;
+class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, Encodings...> {
+  using Panels = AttentionPanels<Scalar, Queries, Keys, Values, Encodings...>;
+  using Inputs = typename Panels::Inputs;
 
  public:
   AttentionStream(const Queries& q, const Keys& k, const Values& v, const AttentionOptions& options,
                   AttentionWorkspace<Scalar>& workspace, const Encodings&... encodings)
-      : Single(q, k, v, options, workspace, encodings...) {
-    has_only_distances_ = this->has_distances_ && ((!ScoreBias<Encodings, Scalar> || is_by_distance(encodings)) && ...);
-    if constexpr (has_fusible_term) {
-      const Term& term = *find_term(encodings...);
-      constexpr Index most =
-          AttentionWorkspace<Scalar>::max_distances;  // what the scratch holds, and of features as well
-      if (this->by_distance_ && 4 * q.cols() > panel && k.cols() > 0 && term.is_by_distance() &&
-          term.num_distances() <= most && q.rows() <= most)
-        term_.emplace(workspace, term, options.head, last_distance(term));
-    }
-  }
+      : Panels(q, k, v, options, workspace, encodings...) {}
 
   /// How many queries `run` takes at a time: with a fused term fewer, since its products are kept for every panel.
   Index block_queries() const {
     if constexpr (has_fusible_term)
-      if (is_fused()) return panel * term_->max_panels(this->k_.rows());
-    return this->work_.block_queries();
+      if (is_fused()) return std::min(panel * this->term_->max_panels(this->k_.rows()), this->max_queries());
+    return this->max_queries();
   }
 
-  /// Computes the outputs of queries first, ..., first + num_queries - 1, at most a block, and hands each to
-  /// finish(query, maximum, sum, weighted values). A few queries go a way of their own, one by one, at the speed of
-  /// reading the keys and values.
-  template <class Finish>
-  StreamCount run(Index first, Index num_queries, Finish finish) {
+  /// Computes the outputs of queries first, ..., first + num_queries - 1, at most a block: weighted values over sums,
+  /// written to `outputs`. Where those cannot be written as columns of Scalar, `outputs` is nothing, and each query is
+  /// handed to finish(query, maximum, sum, weighted values), for_merging with other keys or not. A few queries go a way of
+  /// their own and always to finish, one by one, at the speed of reading the keys and values.
+  template <bool for_merging = false, class Finish>
+  StreamCount run(Index first, Index num_queries, const OutputColumns<Scalar>& outputs, Finish finish) {
     StreamCount count;
     if (4 * num_queries <= panel) {
       for (Index query = 0; query < num_queries; ++query) count += this->run_single(first + query, finish);
       return count;
     }
     this->load_queries(first, num_queries);
-    begin_block();
+    this->outputs_ = outputs;
+    this->begin_block();
     near_to_far(
         this->num_stretches(),
         [&](Index s) { return this->highest(this->stretch_at(s), this->queries_at(0, this->num_queries_)); },
         [&](Index s) { count += run_stretch(this->stretch_at(s)); });
     for (Index begin = 0; begin < this->num_queries_; begin += panel) {
       const Index size = std::min(panel, this->num_queries_ - begin);
+      this->begin_panel(begin / panel);
+      if (std::exchange(this->is_empty_[static_cast<std::size_t>(begin / panel)], false))
+        std::fill_n(this->outputs_of(begin / panel), panel * this->v_.rows(), Scalar(0));
       if constexpr (has_fusible_term)
-        if (is_fused()) term_->finish(begin / panel, outputs_of(begin / panel), this->v_.rows());
-      Matrix<Scalar>& columns = this->work_.output_columns_;
-      transpose(outputs_of(begin / panel), panel, Scalar(1), size, this->v_.rows(), columns.data(), this->v_.rows());
-      for (Index query = begin; query < begin + size; ++query)
-        finish(first + query, this->work_.maxima_[query] + this->work_.shifts_[begin / panel], this->work_.sums_[query],
-               columns.data() + (query - begin) * this->v_.rows());
+        if (is_fused()) this->term_->finish(begin / panel, this->outputs_of(begin / panel), this->v_.rows());
+      if (outputs.data != nullptr)
+        this->write_panel(begin, size);
+      else
+        this->template hand_over_panel<for_merging>(begin, size, finish);
     }
     return count;
   }
 
  private:
-  using Inputs::has_bounds, Inputs::has_terms, Inputs::has_value_terms, Inputs::is_bounded, Inputs::rotates;
-
-  static constexpr Index panel = AttentionWorkspace<Scalar>::panel;
-  static constexpr Index tile_keys = AttentionWorkspace<Scalar>::tile_keys;
-  static constexpr int packets = Simd<Scalar>::tile_packets;
-  static constexpr Index lanes = Simd<Scalar>::lanes;
-
-  /// One term by distance, and no other term, is fused into the walk.
-  static constexpr bool has_fusible_term =
-      ((DistanceTerm<Encodings> ? 1 : 0) + ... + 0) == 1 &&
-      ((DistanceTerm<Encodings> || !(ScoreTerm<Encodings, Scalar> || ValueTerm<Encodings, Scalar>)) && ...);
-  using Term = std::remove_cvref_t<decltype(*find_term(std::declval<const Encodings&>()...))>;
-
-  bool is_fused() const {
-    if constexpr (has_fusible_term) return term_.has_value();
-    return false;
-  }
-
-  Scalar* queries_of(Index p) { return this->work_.query_panels_.data() + p * panel * this->k_.rows(); }
-  Scalar* outputs_of(Index p) { return this->work_.output_panels_.data() + p * panel * this->v_.rows(); }
-
-  /// Transposes the queries into panels, and starts the running maxima, sums and outputs.
-  void begin_block() {
-    const auto sink = static_cast<Scalar>(this->options_.sink);  // a score that is there already
-    for (Index begin = 0; begin < this->num_queries_; begin += panel) {
-      const Index size = std::min(panel, this->num_queries_ - begin), p = begin / panel;
-      make_panel(this->queries(), begin, size, has_terms && !is_fused() ? Scalar(1) : this->scale_, queries_of(p));
-      this->work_.shifts_[p] = shift_of(begin, size);
-      this->work_.maxima_.segment(begin, panel).setConstant(sink - this->work_.shifts_[p]);
-      this->work_.sums_.segment(begin, panel)
-          .setConstant(sink == -std::numeric_limits<Scalar>::infinity() ? Scalar(0) : Scalar(1));
-      std::fill_n(outputs_of(p), panel * this->v_.rows(), Scalar(0));
-    }
-    if constexpr (has_fusible_term)
-      for (Index begin = 0; is_fused() && begin < this->num_queries_; begin += panel) {
-        const Index p = begin / panel;
-        Scalar* queries = queries_of(p);
-        if constexpr (rotates) {
-          queries = term_->scratch(p);
-          make_panel(this->work_.query_columns_, begin, std::min(panel, this->num_queries_ - begin), this->scale_,
-                     queries);
-        }
-        term_->begin(p, queries, this->k_.rows(), this->options_.query_positions[this->first_ + begin]);
-      }
-  }
-
-  static void make_panel(const Matrix<Scalar>& columns, Index begin, Index size, Scalar scale, Scalar* to) {
-    if (size < panel) std::fill_n(to, panel * columns.rows(), Scalar(0));
-    transpose(columns.data() + begin * columns.rows(), columns.rows(), scale, columns.rows(), size, to, panel);
-  }
-
-  /// What the scores of a panel are taken relative to: the largest bias by distance that one of its keys can have. Far
-  /// from all keys that is a large number, in which the digits of the products would be lost. 0 where it is not known.
-  Scalar shift_of(Index begin, Index size) const {
-    double largest = 0;
-    if (this->has_distances_)
-      this->for_each_encoding([&](const auto& encoding) {
-        using Encoding = std::remove_cvref_t<decltype(encoding)>;
-        if constexpr (DistanceBias<Encoding> && BoundedBias<Encoding>)
-          if (is_by_distance(encoding))
-            largest += encoding.bounds(this->options_.key_positions, this->queries_at(begin, size), this->options_.head)
-                           .highest;
-      });
-    const auto shift = static_cast<Scalar>(largest);
-    return std::isfinite(shift) ? shift : Scalar(0);
-  }
-
-  /// The last column of a term by distance that is needed: from the largest distance of a key and a query down to one
-  /// that no bias by distance hides. All beyond it are hidden, so that nothing is clipped to it that it is not for.
-  template <class OneTerm>
-  Index last_distance(const OneTerm& term) const {
-    const std::int64_t first = -static_cast<std::int64_t>(term.max_left());
-    std::int64_t distance =
-        std::max(first, this->options_.key_positions[this->k_.cols() - 1] - this->options_.query_positions[0]);
-    if (const std::int64_t last = first + term.num_distances() - 1; distance > last) {  // all from there on, or none
-      if (!are_hidden(last, distance)) return term.num_distances() - 1;
-      distance = last;
-    }
-    const auto is_hidden = [&] {
-      bool any_hides = false;
-      this->for_each_encoding([&](const auto& encoding) {
-        if constexpr (DistanceBias<std::remove_cvref_t<decltype(encoding)>>)
-          if (is_by_distance(encoding))
-            any_hides = any_hides || std::isinf(encoding.at_distance(distance, this->options_.head));
-      });
-      return any_hides;
-    };
-    while (distance > first && is_hidden()) --distance;
-    return static_cast<Index>(distance - first);
-  }
-
-  /// Whether one bias by distance is known to hide all distances from first to last.
-  bool are_hidden(std::int64_t first, std::int64_t last) const {
-    const auto keys = posenc::positions(static_cast<Index>(last - first + 1), first), query = posenc::positions(1);
-    bool any_hides = false;
-    this->for_each_encoding([&](const auto& encoding) {
-      using Encoding = std::remove_cvref_t<decltype(encoding)>;
-      if constexpr (DistanceBias<Encoding> && BoundedBias<Encoding>)
-        if (is_by_distance(encoding))
-          any_hides = any_hides || encoding.bounds(keys, query, this->options_.head).highest == Inputs::hidden;
-    });
-    return any_hides;
-  }
+  using Inputs::has_bounds, Inputs::has_terms, Inputs::has_value_terms, Inputs::is_bounded;
+  using Panels::has_fusible_term, Panels::is_fused, Panels::panel, Panels::tile_keys, Panels::packets, Panels::lanes;
 
   StreamCount run_stretch(Span stretch) {
     const Index num_tiles = (stretch.size + tile_keys - 1) / tile_keys;
     if (this->highest(stretch, this->queries_at(0, this->num_queries_)) == Inputs::hidden)
       return {0, num_tiles * ((this->num_queries_ + panel - 1) / panel)};
-    this->load_stretch(stretch);
+    this->begin_stretch(stretch, true);
+    loaded_keys_ = loaded_values_ = 0;
     last_of_stretch_ = stretch.size - 1;
     if (this->has_distances_) load_distances(stretch);
     StreamCount count;
     for (Index begin = 0; begin < this->num_queries_; begin += panel) {
       const Index size = std::min(panel, this->num_queries_ - begin);
+      const Positions queries = this->queries_at(begin, size);
       const auto tile_at = [&](Index t) {
         return Span{stretch.begin + t * tile_keys, std::min(tile_keys, stretch.size - t * tile_keys)};
       };
+      std::array<BiasBounds, static_cast<std::size_t>(AttentionWorkspace<Scalar>::max_tiles)> bounds;
+      bounds.fill({Inputs::hidden, -Inputs::hidden});
+      if constexpr (has_bounds) {
+        bounds.fill(this->bounds(this->keys_at(stretch), queries));
+        if (bounds[0].highest == Inputs::hidden) {
+          count.skipped += num_tiles;
+          continue;
+        }
+        if (bounds[0].lowest != bounds[0].highest)
+          for (Index t = 0; t < num_tiles; ++t)
+            bounds[static_cast<std::size_t>(t)] = this->bounds(this->keys_at(tile_at(t)), queries);
+      }
+      this->calls_of_panel_ =
+          this->calls_of_tile() * std::count_if(bounds.begin(), bounds.begin() + num_tiles, [](const auto& one) {
+            return !has_bounds || one.highest != Inputs::hidden;
+          });
+      if (stretch.begin == 0)  // most likely the last
+        this->ahead_.add(column_bytes(this->outputs_), this->first_ + begin, size, this->calls_of_panel_);
       near_to_far(
-          num_tiles, [&](Index t) { return this->highest(tile_at(t), this->queries_at(begin, size)); },
-          [&](Index t) { ++(run_tile(stretch, tile_at(t), begin, size) ? count.tiles : count.skipped); });
+          num_tiles, [&](Index t) { return bounds[static_cast<std::size_t>(t)].highest; },
+          [&](Index t) {
+            const bool is_computed = run_tile(stretch, tile_at(t), begin, size, bounds[static_cast<std::size_t>(t)]);
+            ++(is_computed ? count.tiles : count.skipped);
+          });
     }
     return count;
+  }
+
+  /// The keys of a tile, at the first panel that reads them.
+  void load_keys_of_tile(Index key, Index size) {
+    const unsigned bit = 1u << key / tile_keys;
+    if ((loaded_keys_ & bit) != 0) return;
+    this->load_keys(key, size);
+    key_norms_[static_cast<std::size_t>(key / tile_keys)] = -1;
+    loaded_keys_ |= bit;
+  }
+  /// What is likely to be read after a tile: the one before it, else the one behind it, else what is before the stretch.
+  void look_ahead(Span stretch, Index tile) {
+    const auto is_new = [&](Index t) { return (loaded_values_ >> t & 1u) == 0; };
+    Index begin = stretch.begin + (tile - 1) * tile_keys;
+    if (tile == 0 || !is_new(tile - 1)) {
+      begin += 2 * tile_keys;
+      if (begin >= stretch.begin + stretch.size || !is_new(tile + 1)) begin = stretch.begin - tile_keys;
+    }
+    if (begin < 0) return;
+    const Index size = std::min(tile_keys, this->k_.cols() - begin);
+    const Index num_calls =
+        begin == stretch.begin + (tile - 1) * tile_keys ? this->calls_of_tile() : this->calls_of_panel_;
+    this->ahead_.add(column_bytes(this->k_), begin, size, num_calls);
+    this->ahead_.add(column_bytes(this->v_), begin, size, num_calls);
+  }
+  /// The largest of a tile.
+  double key_norm(Index key, Index size) {
+    load_keys_of_tile(key, size);
+    double& norm = key_norms_[static_cast<std::size_t>(key / tile_keys)];
+    if (norm == -1) norm = this->largest_key_norm(key, size);
+    return norm;
   }
 
   /// The bias of query i of the block and key j of the stretch is distances[i - j + size - 1].
@@ -253,29 +185,32 @@ class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values,
   }
 
   /// Keys `tile` by queries begin, ..., begin + size - 1 of the block. Returns whether anything was to be computed.
-  bool run_tile(Span stretch, Span tile, Index begin, Index size) {
-    const Positions key_positions = this->keys_at(tile), query_positions = this->queries_at(begin, size);
+  bool run_tile(Span stretch, Span tile, Index begin, Index size, const BiasBounds& bias) {
     const Index key = tile.begin - stretch.begin, p = begin / panel;
-    BiasBounds bias{Inputs::hidden, -Inputs::hidden};
-    if constexpr (has_bounds) {
-      bias = this->bounds(key_positions, query_positions);
-      if (bias.highest == Inputs::hidden) return false;
-      if constexpr (is_bounded)
-        if (this->is_nothing(key, tile.size,
-                             smallest_of<Scalar>(this->work_.maxima_.data() + begin, size) + this->work_.shifts_[p],
-                             bias))
-          return false;
+    if (has_bounds && bias.highest == Inputs::hidden) return false;
+    this->begin_panel(p);
+    if constexpr (is_bounded)
+      if (this->is_nothing(
+              smallest_of<Scalar>(this->work_.maxima_.data() + begin, size) + this->work_.shifts_[p], bias,
+              [&] { return key_norm(key, tile.size); }, [&] { return this->query_norm(p); }))
+        return false;
+    load_keys_of_tile(key, tile.size);
+    if (const unsigned bit = 1u << key / tile_keys; (loaded_values_ & bit) == 0) {
+      this->load_values(key, tile.size);
+      loaded_values_ |= bit;
+      look_ahead(stretch, key / tile_keys);
     }
     const bool unbiased = bias.lowest == 0 && bias.highest == 0 && this->work_.shifts_[p] == 0;
     const bool preload =
         this->has_distances_ && !unbiased && (!has_terms || is_fused()) && this->options_.soft_cap == 0;
     TileRuns runs;
-    if (has_bounds && preload && has_only_distances_ && bias.lowest == Inputs::hidden)
+    if (has_bounds && preload && this->has_only_distances_ && bias.lowest == Inputs::hidden)
       runs = visible_runs(tile, begin, size);
     else
       runs.add({0, tile.size, 0, packets});
 
     ScoreStart<Scalar> start;
+    start.ahead = &this->ahead_;
     if (preload) {
       start.distances = this->work_.distances_.data() + begin + last_of_stretch_ - key;
       start.shift = this->work_.shifts_[p];
@@ -283,7 +218,7 @@ class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values,
     std::array<const Scalar*, static_cast<std::size_t>(tile_keys)> rows;  // of a fused term
     if constexpr (has_fusible_term)
       if (is_fused()) {
-        term_->find_rows(p, key_positions[0], tile.size, rows.data());
+        this->term_->find_rows(p, this->options_.key_positions[tile.begin], tile.size, rows.data());
         start.rows = rows.data();
       }
     Scalar* const scores = this->work_.scores_.data();
@@ -293,9 +228,9 @@ class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values,
       start.first_query = first;
       multiply_panel<Scalar>(run.num_packets, run.num_keys,
                              {this->keys_.data + (key + run.key) * this->keys_.step, this->keys_.step, 1},
-                             queries_of(p) + first, this->k_.rows(), scores + run.key * panel + first, start);
+                             this->queries_of(p) + first, this->k_.rows(), scores + run.key * panel + first, start);
     }
-    if (!(preload && has_only_distances_) || (has_terms && !is_fused()))
+    if (!(preload && this->has_only_distances_) || (has_terms && !is_fused()))
       add_to_scores(tile, key, begin, size, preload, unbiased);
     weigh_and_sum(tile, key, begin, runs);
     if constexpr (has_value_terms)
@@ -312,11 +247,11 @@ class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values,
     Tile block(this->work_.scores_.data(), tile.size, size, Eigen::OuterStride<>(panel));
     if constexpr (has_terms) {
       if (!is_fused()) {
-        const auto queries = this->work_.query_columns_.middleCols(begin, size);
         this->for_each_encoding([&](const auto& encoding) {
           if constexpr (ScoreTerm<std::remove_cvref_t<decltype(encoding)>, Scalar>)
             in_columns(block, this->work_.score_columns_, [&](auto& view) {
-              const Eigen::Ref<const Matrix<Scalar>> k = this->raw_keys(key, tile.size), q = queries;
+              const Eigen::Ref<const Matrix<Scalar>> k = this->raw_keys(key, tile.size),
+                                                     q = this->raw_queries(begin, size);
               encoding.add_scores(view, k, q, key_positions, query_positions, this->options_.head);
             });
         });
@@ -363,26 +298,34 @@ class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values,
 
     if constexpr (has_fusible_term)
       if (is_fused())
-        term_->add(begin / panel, this->options_.key_positions[tile.begin], tile.size, scores, runs, sums.data(),
-                   correction.data(), is_corrected);
-    Scalar* const outputs = outputs_of(begin / panel);
-    if (is_corrected && !runs.is_whole(packets)) {
+        this->term_->add(begin / panel, this->options_.key_positions[tile.begin], tile.size, scores, runs, sums.data(),
+                         correction.data(), is_corrected);
+    Scalar* const outputs = this->outputs_of(begin / panel);
+    bool is_empty = std::exchange(this->is_empty_[static_cast<std::size_t>(begin / panel)], false);
+    if (is_empty && (runs.begin() == runs.end() || runs.begin()->num_packets < packets)) {
+      std::fill_n(outputs, panel * this->v_.rows(), Scalar(0));
+      is_empty = false;
+    }
+    if (is_corrected && !is_empty && !runs.is_whole(packets)) {
       scale_rows<Scalar>(outputs, this->v_.rows(), correction.data());
       is_corrected = false;
     }
+    ReadAhead* const ahead = runs.is_whole(packets) ? &this->ahead_ : nullptr;
     for (const TileRun& run : runs) {
       const Index first = run.packet * lanes;
-      multiply_panel<Scalar>(run.num_packets, this->v_.rows(),
-                             {this->values_.data + (key + run.key) * this->values_.step, 1, this->values_.step},
-                             scores + run.key * panel + first, run.num_keys, outputs + first,
-                             OutputStart<Scalar>{outputs + first, is_corrected ? correction.data() : nullptr});
+      multiply_panel<Scalar>(
+          run.num_packets, this->v_.rows(),
+          {this->values_.data + (key + run.key) * this->values_.step, 1, this->values_.step},
+          scores + run.key * panel + first, run.num_keys, outputs + first,
+          OutputStart<Scalar>{is_empty ? nullptr : outputs + first, is_corrected ? correction.data() : nullptr, ahead});
+      is_empty = is_corrected = false;
     }
   }
 
   void add_value_terms(Span tile, Index begin, Index size) {
     const Positions key_positions = this->keys_at(tile), query_positions = this->queries_at(begin, size);
     Tile block(this->work_.scores_.data(), tile.size, size, Eigen::OuterStride<>(panel));
-    Tile output_block(outputs_of(begin / panel), this->v_.rows(), size, Eigen::OuterStride<>(panel));
+    Tile output_block(this->outputs_of(begin / panel), this->v_.rows(), size, Eigen::OuterStride<>(panel));
     this->for_each_encoding([&](const auto& encoding) {
       if constexpr (ValueTerm<std::remove_cvref_t<decltype(encoding)>, Scalar>)
         in_columns(output_block, this->work_.output_columns_, [&](auto& output_view) {
@@ -403,9 +346,9 @@ class AttentionStream : private SingleQueryStream<Scalar, Queries, Keys, Values,
     tile = view;
   }
 
-  std::optional<FusedTerm<Scalar, Term>> term_;
-  bool has_only_distances_ = false;  // biases, and they are consecutive
   Index last_of_stretch_ = 0;
+  unsigned loaded_keys_ = 0, loaded_values_ = 0;  // a bit for every tile of the stretch
+  std::array<double, static_cast<std::size_t>(AttentionWorkspace<Scalar>::max_tiles)> key_norms_{};
 };
 
 }  // namespace posenc::inline v0::detail

@@ -17,9 +17,12 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstddef>
 #include <limits>
 
 #include <posenc/detail/packet.hpp>
+#include <posenc/detail/read_ahead.hpp>
 #include <posenc/detail/unroll.hpp>
 
 namespace posenc::inline v0::detail {
@@ -33,9 +36,11 @@ struct ScoreStart {
   const Real* distances = nullptr;    ///< those of key j begin at distances - j; or none
   Real shift = 0;                     ///< what is subtracted from a distance
   Index first_key = 0, first_query = 0;
+  ReadAhead* ahead = nullptr;
 
   template <int Rows, int Packets>
   EIGEN_ALWAYS_INLINE void operator()(Index row, packet_t<Real> (&sums)[Rows][Packets]) const {
+    if (ahead != nullptr) ahead->some();
     const Index key = first_key + row;
     const Real* const biases = distances == nullptr ? nullptr : distances - key + first_query;
     const auto fill = [&](auto value) {
@@ -60,15 +65,25 @@ struct ScoreStart {
 };
 
 /// What the sums of a product of values and weights begin with: what is there already, times the correction if there is
-/// one.
+/// one; or zeros, if there are no outputs yet.
 template <class Real>
 struct OutputStart {
   const Real* outputs;
   const Real* correction = nullptr;
+  ReadAhead* ahead = nullptr;
 
   template <int Rows, int Packets>
   EIGEN_ALWAYS_INLINE void operator()(Index feature, packet_t<Real> (&sums)[Rows][Packets]) const {
+    if (ahead != nullptr) ahead->some();
     constexpr Index lanes = Simd<Real>::lanes, width = Simd<Real>::tile_width;
+    if (outputs == nullptr) {
+      POSENC_DETAIL_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        POSENC_DETAIL_UNROLL
+        for (int q = 0; q < Packets; ++q) sums[r][q] = broadcast(Real(0));
+      }
+      return;
+    }
     POSENC_DETAIL_UNROLL
     for (int r = 0; r < Rows; ++r) {
       POSENC_DETAIL_UNROLL
@@ -130,7 +145,8 @@ void multiply_panel(Index num_packets, Index num_rows, const Broadcast<Real>& a,
   if constexpr (Packets > 1)
     if (num_packets < Packets)
       return multiply_panel<Real, Start, Packets - 1>(num_packets, num_rows, a, b, depth, c, start);
-  Index row = multiply_rows<Simd<Real>::tile_rows, Packets>(0, num_rows, a, b, depth, c, start);
+  constexpr int most_rows = (Packets == 1 ? 2 : 1) * Simd<Real>::tile_rows;  // enough sums not to wait for any of them
+  Index row = multiply_rows<most_rows, Packets>(0, num_rows, a, b, depth, c, start);
   row = multiply_rows<4, Packets>(row, num_rows, a, b, depth, c, start);
   row = multiply_rows<2, Packets>(row, num_rows, a, b, depth, c, start);
   multiply_rows<1, Packets>(row, num_rows, a, b, depth, c, start);
@@ -157,24 +173,57 @@ void raise_maxima(const Real* scores, Index num_keys, Real* maxima) {
   }
 }
 
-/// Turns scores into weights relative to the maxima and adds them to the sums. A maximum of -inf, nothing visible yet,
-/// gives weights of 0.
+/// What scores are compared with to become weights: a maximum, or that in powers of two. A maximum of -inf, nothing visible
+/// yet, is made the lowest number, so that all weights are 0.
+template <class Real>
+EIGEN_ALWAYS_INLINE packet_t<Real> reference_of(const packet_t<Real>& maximum, bool by_powers) {
+  constexpr Real log2_e = Real(1.44269504);
+  return larger(by_powers ? multiply(maximum, broadcast(log2_e)) : maximum,
+                broadcast(std::numeric_limits<Real>::lowest()));
+}
+/// Whether the weights relative to some packets of maxima are computed as powers of two.
+template <int Packets, class Real>
+bool are_by_powers(const Real* maxima) {
+  bool all = weighs_by_powers<Real>;
+  if constexpr (weighs_by_powers<Real>)
+    for (int q = 0; q < Packets; ++q) all = all && are_moderate(load(maxima + q * Simd<Real>::lanes));
+  return all;
+}
+
+/// Turns scores into weights relative to the maxima and adds them to the sums.
 template <int Packets, class Real>
 void weigh(Real* scores, Index num_keys, const Real* maxima, Real* sums) {
   constexpr Index lanes = Simd<Real>::lanes, width = Simd<Real>::tile_width;
+  const bool by_powers = are_by_powers<Packets>(maxima);
   packet_t<Real> reference[Packets], total[Packets];
   POSENC_DETAIL_UNROLL
   for (int q = 0; q < Packets; ++q) {
-    reference[q] = larger(load(maxima + q * lanes), broadcast(std::numeric_limits<Real>::lowest()));
+    reference[q] = reference_of<Real>(load(maxima + q * lanes), by_powers);
     total[q] = load(sums + q * lanes);
   }
-  for (Index key = 0; key < num_keys; ++key, scores += width) {
-    POSENC_DETAIL_UNROLL
-    for (int q = 0; q < Packets; ++q) {
-      const packet_t<Real> weight = exp_of_negative<Real>(difference(load(scores + q * lanes), reference[q]));
-      store(scores + q * lanes, weight);
-      total[q] = sum(total[q], weight);
+  const auto weigh_with = [&](auto weight_of) {
+    for (Index key = 0; key < num_keys; ++key, scores += width) {
+      POSENC_DETAIL_UNROLL
+      for (int q = 0; q < Packets; ++q) {
+        const packet_t<Real> weight = weight_of(load(scores + q * lanes), reference[q]);
+        store(scores + q * lanes, weight);
+        total[q] = sum(total[q], weight);
+      }
     }
+  };
+  if constexpr (weighs_by_powers<Real>) {
+    if (by_powers) [[likely]]
+      weigh_with([](const packet_t<Real>& score, const packet_t<Real>& of) {
+        return power_of_two(multiply_add(score, broadcast(Real(1.44269504)), negate(of)));
+      });
+    else
+      weigh_with([](const packet_t<Real>& score, const packet_t<Real>& of) {
+        return exp_of_negative<Real>(difference(score, of));
+      });
+  } else {
+    weigh_with([](const packet_t<Real>& score, const packet_t<Real>& of) {
+      return exp_of_negative<Real>(difference(score, of));
+    });
   }
   POSENC_DETAIL_UNROLL
   for (int q = 0; q < Packets; ++q) store(sums + q * lanes, total[q]);
@@ -186,8 +235,14 @@ bool correct(const Real* before, const Real* maxima, Real* correction) {
   constexpr Index lanes = Simd<Real>::lanes;
   packet_t<Real> smallest = broadcast(Real(1));
   for (Index i = 0; i < Simd<Real>::tile_width; i += lanes) {
-    const packet_t<Real> reference = larger(load(maxima + i), broadcast(std::numeric_limits<Real>::lowest()));
-    const packet_t<Real> factor = exp_of_negative<Real>(difference(load(before + i), reference));
+    packet_t<Real> factor;
+    const bool by_powers = are_by_powers<1>(maxima + i) && are_by_powers<1>(before + i);
+    const packet_t<Real> difference_to =
+        difference(reference_of<Real>(load(before + i), by_powers), reference_of<Real>(load(maxima + i), by_powers));
+    if constexpr (weighs_by_powers<Real>)
+      factor = by_powers ? power_of_two(difference_to) : exp_of_negative<Real>(difference_to);
+    else
+      factor = exp_of_negative<Real>(difference_to);
     store(correction + i, factor);
     smallest = smaller(smallest, factor);
   }
@@ -204,6 +259,22 @@ Real smallest_of(const Real* x, Index n) {
   Real smallest = smallest_element(packet);
   for (; i < n; ++i) smallest = std::min(smallest, x[i]);
   return smallest;
+}
+
+/// The largest norm of the queries of a panel; NaN if one of them is.
+template <class Real>
+double largest_norm(const Real* x, Index num_rows) {
+  constexpr Index lanes = Simd<Real>::lanes, width = Simd<Real>::tile_width;
+  alignas(64) std::array<Real, static_cast<std::size_t>(width)> squares;
+  for (Index i = 0; i < width; i += lanes) {
+    packet_t<Real> square = broadcast(Real(0));
+    for (Index row = 0; row < num_rows; ++row)
+      square = multiply_add(load(x + row * width + i), load(x + row * width + i), square);
+    store(squares.data() + i, square);
+  }
+  Real largest = 0;
+  for (const Real square : squares) largest = square <= largest || std::isnan(largest) ? largest : square;
+  return std::sqrt(static_cast<double>(largest));
 }
 
 /// x = x * factor + added for the queries of a panel.

@@ -14,6 +14,7 @@
 #include <posenc/concepts.hpp>
 #include <posenc/detail/attention_tile.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/read_ahead.hpp>
 #include <posenc/detail/tile_runs.hpp>
 
 namespace posenc::inline v0::detail {
@@ -32,7 +33,7 @@ class FusedTerm {
 
   /// How many panels the workspace holds the rows of, with room for one of unrotated queries of so many features.
   Index max_panels(Index dim) const {
-    const Index most = AttentionWorkspace<Scalar>::max_distances + panel;
+    const Index most = work_.num_skewed_;
     return std::clamp<Index>((most - std::max(dim, num_rows())) / num_rows() + 1, 1,
                              std::min(static_cast<Index>(states_.size()), work_.block_queries() / panel));
   }
@@ -40,7 +41,7 @@ class FusedTerm {
   Scalar* scratch(Index p) { return scores_of(p); }
 
   /// Begins with a panel of transposed queries as they were given, times the scale: terms do not see a rotation.
-  void begin(Index p, const Scalar* queries, Index dim, std::int64_t first_query) {
+  void begin(Index p, const Scalar* queries, Index dim, std::int64_t first_query, ReadAhead& ahead) {
     State& state = states_[static_cast<std::size_t>(p)];
     state.first_query = first_query;
     state.pending.fill(1);
@@ -55,11 +56,12 @@ class FusedTerm {
     }
     require_size(keys.rows(), dim, "posenc::streaming_attend: rows of a key table must be those of the queries");
     Scalar* const products = work_.term_.data();
-    with_columns(keys.leftCols(last_distance_ + 1), work_.keys_,
-                 [&](const Scalar* table, Index step, Index first, Index size) {
-                   multiply_panel<Scalar>(packets, size, {table, step, 1}, queries, dim, products + first * panel,
-                                          ScoreStart<Scalar>());
-                 });
+    ScoreStart<Scalar> start;
+    start.ahead = &ahead;
+    with_columns(
+        keys.leftCols(last_distance_ + 1), work_.keys_, [&](const Scalar* table, Index step, Index first, Index size) {
+          multiply_panel<Scalar>(packets, size, {table, step, 1}, queries, dim, products + first * panel, start);
+        });
     for (Index y = 0; y < num_rows(); ++y) {
       Scalar* const row = scores_of(p) + y * panel;
       const Index first = std::max<Index>(0, y - last_distance_), last = std::min(y, panel - 1);
@@ -185,7 +187,7 @@ class FusedTerm {
   const Term& term_;
   Index head_, last_distance_;
   bool has_values_ = false;
-  std::array<State, 8> states_;
+  std::array<State, 16> states_;
 };
 
 }  // namespace posenc::inline v0::detail

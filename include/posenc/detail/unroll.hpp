@@ -6,7 +6,7 @@
 #if defined(__clang__)
 #define POSENC_DETAIL_UNROLL _Pragma("unroll")
 #elif defined(__GNUC__)
-#define POSENC_DETAIL_UNROLL _Pragma("GCC unroll 8")
+#define POSENC_DETAIL_UNROLL _Pragma("GCC unroll 16")
 #else
 #define POSENC_DETAIL_UNROLL
 #endif
