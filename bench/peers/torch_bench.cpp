@@ -62,6 +62,17 @@ struct Rope : bench::PeerRope<layout> {
   View x_view;
 };
 
+/// Causal where there is no mask.
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask) {
+#if TORCH_VERSION_MAJOR >= 2
+  return mask.defined() ? at::scaled_dot_product_attention(q, k, v, mask, 0, false)
+                        : at::scaled_dot_product_attention(q, k, v, {}, 0, true);
+#else
+  return std::get<0>(mask.defined() ? at::_scaled_dot_product_attention(q, k, v, mask, 0, false, false)
+                                    : at::_scaled_dot_product_attention(q, k, v, {}, 0, false, true));
+#endif
+}
+
 template <PeerBias bias>
 struct Attention : bench::PeerAttention<bias> {
   static constexpr const char* other = "torch";
@@ -82,19 +93,17 @@ struct Attention : bench::PeerAttention<bias> {
     const std::array<std::int64_t, 4> shape{1, this->num_heads, this->num_tokens(), this->head_dim()};
     const auto &q = q_view(this->q.data(), shape), &k = k_view(this->k.data(), shape),
                &v = v_view(this->v.data(), shape);
-    std::optional<at::Tensor> with;
-    if constexpr (bias == PeerBias::alibi) with = mask;
-    out = at::scaled_dot_product_attention(q, k, v, with, 0, bias == PeerBias::none);
+    out = attend(q, k, v, mask);
   }
 
   /// What torch made, in a matrix of ours; outside of the clock.
   bench::Matrix<float> result() {
     if (!out.defined()) return this->o;
     const at::Tensor whole = out.contiguous();
-    return Eigen::Map<const bench::Matrix<float>>(whole.const_data_ptr<float>(), this->o.rows(), this->o.cols());
+    return Eigen::Map<const bench::Matrix<float>>(whole.data_ptr<float>(), this->o.rows(), this->o.cols());
   }
 
-  at::Tensor mask, out;
+  at::Tensor mask, out;  // the mask is undefined where there is no bias
   View q_view, k_view, v_view;
 };
 
