@@ -185,8 +185,8 @@ std::vector<BadCall<Scalar>> BadCall<Scalar>::all(const Call<Scalar>& given, con
   bad_shape("one query position too few").at.queries = given.at.queries.segment(0, num_queries - 1);
   if (!writes_features(hook)) bad_shape("one key position too few").at.keys = given.at.keys.segment(0, num_keys - 1);
   if (hook != Hook::add_bias) {
-    Call<Scalar>& call = bad_shape("one feature too many");
-    Matrix<Scalar>& wider = hook == Hook::add_scores ? call.in.queries : call.out;
+    Call<Scalar>& bad = bad_shape("one feature too many");
+    Matrix<Scalar>& wider = hook == Hook::add_scores ? bad.in.queries : bad.out;
     wider.conservativeResize(wider.rows() + 1, wider.cols());
     wider.row(wider.rows() - 1).setZero();
   }
