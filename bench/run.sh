@@ -56,13 +56,12 @@ install_wanted
 
 if [ "$what" = gates ]; then
   names=$(sed -n 's/^program //p' "$root/bench/gates.txt")
-elif [ -z "$names" ] && [ "$peers" = ON ]; then
-  names='torch ggml'
-elif [ -z "$names" ]; then
+elif [ -z "$names" ] && [ "$peers" = OFF ]; then
   names=$all
 fi
 targets=
 for name in $names; do targets="$targets posenc_${name}_bench"; done
+if [ -z "$names" ]; then targets=posenc_peers; fi
 
 # Builds them with some options behind the usual ones, in $binaries.
 build_with() {
@@ -85,6 +84,12 @@ if [ "$what" = builds ]; then
   exec python3 -B "$root/bench/builds.py" $folders $names ${gates:+--filter "$gates"}
 fi
 build_with "$compiler_options"
+if [ -z "$names" ]; then
+  names=$(cd "$root/bench/peers" && for file in *_bench.cpp; do
+    name=${file%_bench.cpp}
+    if [ -e "$binaries/bench/posenc_${name}_bench" ]; then echo "$name"; fi
+  done)
+fi
 
 if [ "$what" = gates ]; then
   say "Measuring the gates"
