@@ -23,7 +23,7 @@ import measure
 import plots
 
 FULL = {"passes": 5, "rounds": 3, "min_time": 0.02}
-QUICK = {"passes": 3, "rounds": 1, "min_time": 0.002}
+QUICK = {"passes": 2, "rounds": 1, "min_time": 0.002}
 CHECK = {"passes": 1, "rounds": 1, "min_time": 1e-6}
 
 
