@@ -45,7 +45,7 @@ void add(const std::vector<std::array<Index, 2>>& shapes) {
 }  // namespace
 
 void add_benchmarks() {
-  add<float>({{2, 4}, {7, 49}, {12, 144}, {32, 1024}, {64, 4096}});
+  add<float>({{1, 1}, {2, 4}, {7, 49}, {12, 144}, {32, 1024}, {64, 4096}});
   add<double>({{12, 144}});
   add<Eigen::half>({{12, 144}});
   add<Eigen::bfloat16>({{12, 144}});

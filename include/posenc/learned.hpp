@@ -13,6 +13,7 @@
 #include <posenc/concepts.hpp>
 #include <posenc/detail/add_line.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/read_ahead.hpp>
 #include <posenc/detail/scalar.hpp>
 #include <posenc/positions.hpp>
 

@@ -16,13 +16,6 @@
 
 namespace posenc::inline v0::detail {
 
-/// Asks for the beginning of some bytes that are used soon: what follows, the machine foresees by itself.
-inline void prefetch([[maybe_unused]] const void* from, [[maybe_unused]] Eigen::Index bytes) {
-#if defined(__GNUC__)
-  for (Eigen::Index i = 0; i < bytes && i < 512; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i);
-#endif
-}
-
 /// x[i] += factor * added[i], i = 0, ..., n - 1, in the arithmetic of x.
 template <class Scalar, class Added>
 void add_line(Scalar* x, const Added* added, Eigen::Index n, compute_t<Scalar> factor = 1) {

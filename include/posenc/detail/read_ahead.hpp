@@ -11,6 +11,19 @@ namespace posenc::inline v0::detail {
 
 using Eigen::Index;
 
+/// Asks for the line of an address: 3 for the first cache, 2 for the second.
+template <int locality>
+void prefetch_line([[maybe_unused]] const void* from) {
+#if defined(__GNUC__)
+  __builtin_prefetch(from, 0, locality);
+#endif
+}
+
+/// Asks for the beginning of some bytes that are used soon: what follows, the machine foresees by itself.
+inline void prefetch(const void* from, Index bytes) {
+  for (Index i = 0; i < bytes && i < 512; i += 64) prefetch_line<3>(static_cast<const char*>(from) + i);
+}
+
 /// Columns of a matrix in memory, in bytes; none of an expression or of columns that are not contiguous.
 struct ColumnBytes {
   const char* data = nullptr;
@@ -62,11 +75,7 @@ class ReadAhead {
   void some() {
     for (Index lines = lines_a_call_; lines > 0 && begin_ < end_;) {
       auto& [columns, size] = regions_[begin_];
-      for (Index i = 0; i < columns.size; i += line, --lines, --num_lines_) {
-#if defined(__GNUC__)
-        __builtin_prefetch(columns.data + i, 0, 2);
-#endif
-      }
+      for (Index i = 0; i < columns.size; i += line, --lines, --num_lines_) prefetch_line<2>(columns.data + i);
       columns.data += columns.step;
       if (--size == 0) ++begin_;
     }
