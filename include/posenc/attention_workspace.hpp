@@ -35,7 +35,7 @@ class AttentionTrial;
 ///   a stretch of keys     D  x stretch_keys    where keys must be rotated, converted or brought together
 ///   and values            Dv x stretch_keys    the same
 ///   a tile of scores      tile_keys x panel
-///   a term by distance    the products of panels with up to 513 vectors, and the weights that they get
+///   a term by distance    the products of a panel with up to 513 vectors, and the weights that they get
 ///
 /// Memory: at most 2 MiB for heads and values of up to 512 features.
 ///
@@ -75,10 +75,9 @@ class AttentionWorkspace {
     shifts_.resize(num_queries / panel);
     single_scores_.resize(num_keys);
     term_.resize(max_distances * panel);
-    const Index left = (Index{2} << 20) - num_bytes(), row_bytes = 2 * panel * static_cast<Index>(sizeof(Scalar));
-    num_skewed_ = std::max(left / row_bytes, max_distances + panel);
-    skewed_scores_.resize(num_skewed_ * panel);
-    skewed_weights_.resize(num_skewed_ * panel);
+    edges_.resize(4 * num_queries);
+    skewed_scores_.resize((max_distances + panel) * panel);
+    skewed_weights_.resize((max_distances + panel) * panel);
   }
 
   Index head_dim() const { return head_dim_; }
@@ -93,7 +92,7 @@ class AttentionWorkspace {
                           output_panels_.size() + keys_.size() + rotated_keys_.size() + values_.size() +
                           scores_.size() + score_columns_.size() + output_columns_.size() + distances_.size() +
                           maxima_.size() + sums_.size() + shifts_.size() + single_scores_.size() + term_.size() +
-                          skewed_scores_.size() + skewed_weights_.size();
+                          edges_.size() + skewed_scores_.size() + skewed_weights_.size();
     return scalars * static_cast<Index>(sizeof(Scalar));
   }
 
@@ -117,10 +116,10 @@ class AttentionWorkspace {
   static constexpr Index max_tiles = 8;                             ///< of a stretch
   static constexpr Index max_distances = 513;                       ///< of a DistanceTerm that is fused
 
-  Index head_dim_, value_dim_, num_skewed_ = 0;
+  Index head_dim_, value_dim_;
   Matrix<Scalar> query_columns_, rotated_columns_, keys_, rotated_keys_, values_, score_columns_, output_columns_;
   Vector<Scalar> query_panels_, output_panels_, scores_, distances_, maxima_, sums_, shifts_, single_scores_, term_,
-      skewed_scores_, skewed_weights_;
+      edges_, skewed_scores_, skewed_weights_;
 };
 
 }  // namespace posenc::inline v0

@@ -78,24 +78,15 @@ class AttentionPanels : protected SingleQueryStream<Scalar, Queries, Keys, Value
     }
   }
 
-  /// No panel of the block has begun; but with a fused term all do.
-  void begin_block() {
-    has_begun_.fill(false);
-    if constexpr (has_fusible_term) {
-      if (!is_fused()) return;
-      const Index num_panels = (this->num_queries_ + panel - 1) / panel;
-      calls_of_panel_ = calls_of_tile() / 2;
-      for (Index p = 0; p < num_panels; ++p) {
-        const Index begin = p * panel;
-        begin_panel(p);
-        Scalar* queries = queries_of(p);
-        if constexpr (rotates) {
-          queries = term_->scratch(p);
-          make_panel(this->raw_queries_.from(begin), std::min(panel, this->num_queries_ - begin), this->scale_,
-                     queries);
-        }
-        term_->begin(p, queries, this->k_.rows(), this->options_.query_positions[this->first_ + begin], ahead_);
-      }
+  /// The queries of a panel as a term sees them: not rotated.
+  const Scalar* queries_of_term(Index p) {
+    if constexpr (rotates) {
+      const Index begin = p * panel;
+      make_panel(this->raw_queries_.from(begin), std::min(panel, this->num_queries_ - begin), this->scale_,
+                 term_->scratch());
+      return term_->scratch();
+    } else {
+      return queries_of(p);
     }
   }
   /// Transposes a panel of queries, and starts its running maxima, sums and outputs, if it has not begun yet.
@@ -112,6 +103,8 @@ class AttentionPanels : protected SingleQueryStream<Scalar, Queries, Keys, Value
     this->work_.scores_.head(panel) = this->work_.maxima_.segment(begin, panel);  // the weight of a sink
     weigh<packets>(this->work_.scores_.data(), 1, this->work_.maxima_.data() + begin, this->work_.sums_.data() + begin);
     is_empty_[static_cast<std::size_t>(p)] = true;
+    if constexpr (has_fusible_term)
+      if (is_fused()) term_->begin(p, queries_of_term(p), this->k_.rows(), this->v_.rows());
     if constexpr (!rotates)
       ahead_.add(column_bytes(this->q_), this->first_ + begin + size,
                  std::min(panel, this->num_queries_ - begin - size), calls_of_panel_);

@@ -33,12 +33,8 @@ class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, E
                   AttentionWorkspace<Scalar>& workspace, const Encodings&... encodings)
       : Panels(q, k, v, options, workspace, encodings...) {}
 
-  /// How many queries `run` takes at a time: with a fused term fewer, since its products are kept for every panel.
-  Index block_queries() const {
-    if constexpr (has_fusible_term)
-      if (is_fused()) return std::min(panel * this->term_->max_panels(this->k_.rows()), this->max_queries());
-    return this->max_queries();
-  }
+  /// How many queries `run` takes at a time.
+  Index block_queries() const { return this->max_queries(); }
 
   /// Computes the outputs of queries first, ..., first + num_queries - 1, at most a block: weighted values over sums,
   /// written to `outputs`. Where those cannot be written as columns of Scalar, `outputs` is nothing, and each query is
@@ -53,7 +49,7 @@ class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, E
     }
     this->load_queries(first, num_queries);
     this->outputs_ = outputs;
-    this->begin_block();
+    this->has_begun_.fill(false);
     near_to_far(
         this->num_stretches(),
         [&](Index s) { return this->highest(this->stretch_at(s), this->queries_at(0, this->num_queries_)); },
@@ -64,7 +60,7 @@ class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, E
       if (std::exchange(this->is_empty_[static_cast<std::size_t>(begin / panel)], false))
         std::fill_n(this->outputs_of(begin / panel), panel * this->v_.rows(), Scalar(0));
       if constexpr (has_fusible_term)
-        if (is_fused()) this->term_->finish(begin / panel, this->outputs_of(begin / panel), this->v_.rows());
+        if (is_fused()) this->term_->finish(begin / panel, this->outputs_of(begin / panel));
       if (outputs.data != nullptr)
         this->write_panel(begin, size);
       else
@@ -116,6 +112,8 @@ class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, E
             const bool is_computed = run_tile(stretch, tile_at(t), begin, size, bounds[static_cast<std::size_t>(t)]);
             ++(is_computed ? count.tiles : count.skipped);
           });
+      if constexpr (has_fusible_term)
+        if (is_fused()) this->term_->leave(this->outputs_of(begin / panel));
     }
     return count;
   }
@@ -218,7 +216,9 @@ class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, E
     std::array<const Scalar*, static_cast<std::size_t>(tile_keys)> rows;  // of a fused term
     if constexpr (has_fusible_term)
       if (is_fused()) {
-        this->term_->find_rows(p, this->options_.key_positions[tile.begin], tile.size, rows.data());
+        this->term_->find_rows(p, this->options_.query_positions[this->first_ + begin],
+                               this->options_.key_positions[tile.begin], tile.size, rows.data(), this->ahead_,
+                               [&] { return this->queries_of_term(p); });
         start.rows = rows.data();
       }
     Scalar* const scores = this->work_.scores_.data();
@@ -298,8 +298,8 @@ class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, E
 
     if constexpr (has_fusible_term)
       if (is_fused())
-        this->term_->add(begin / panel, this->options_.key_positions[tile.begin], tile.size, scores, runs, sums.data(),
-                         correction.data(), is_corrected);
+        this->term_->add(begin / panel, scores, runs, sums.data(), correction.data(), is_corrected,
+                         this->outputs_of(begin / panel));
     Scalar* const outputs = this->outputs_of(begin / panel);
     bool is_empty = std::exchange(this->is_empty_[static_cast<std::size_t>(begin / panel)], false);
     if (is_empty && (runs.begin() == runs.end() || runs.begin()->num_packets < packets)) {

@@ -50,17 +50,20 @@ struct ScoreStart {
         for (int q = 0; q < Packets; ++q) sums[r][q] = value(r, q * Simd<Real>::lanes);
       }
     };
-    if (biases == nullptr)
-      fill([](int, Index) { return broadcast(Real(0)); });
-    else
+    if (biases != nullptr) {
       fill([&](int r, Index query) { return load(biases - r + query); });
-    if (shift != 0) POSENC_DETAIL_UNROLL
-    for (auto& sums_of_row : sums)
-      for (auto& one : sums_of_row) one = difference(one, broadcast(shift));
-    if (rows != nullptr) POSENC_DETAIL_UNROLL
-    for (int r = 0; r < Rows; ++r)
-      for (int q = 0; q < Packets; ++q)
-        sums[r][q] = sum(load(rows[key + r] + first_query + q * Simd<Real>::lanes), sums[r][q]);
+      if (shift != 0) POSENC_DETAIL_UNROLL
+      for (auto& sums_of_row : sums)
+        for (auto& one : sums_of_row) one = difference(one, broadcast(shift));
+      if (rows != nullptr) POSENC_DETAIL_UNROLL
+      for (int r = 0; r < Rows; ++r)
+        for (int q = 0; q < Packets; ++q)
+          sums[r][q] = sum(load(rows[key + r] + first_query + q * Simd<Real>::lanes), sums[r][q]);
+    } else if (rows != nullptr) {
+      fill([&](int r, Index query) { return load(rows[key + r] + first_query + query); });
+    } else {
+      fill([](int, Index) { return broadcast(Real(0)); });
+    }
   }
 };
 
