@@ -170,6 +170,9 @@ TEST_CASE("Clipped-relative tables of half, of several heads", "[streaming]") {
   AttentionOptions options = from_zero(70, 130).options();
   options.head = 1;
   expect_reference(Tokens<float>({70, 130, 20, 7}), options, pack(halves, CausalMask{}));
+  options = behind_a_cache(200, 640).options();  // two stretches of keys
+  options.head = 1;
+  expect_reference(Tokens<float>({200, 640, 20, 7}), options, pack(Rope({.head_dim = 20}), halves, CausalMask{}));
 }
 
 TEST_CASE("The relative keys of BERT", "[streaming]") {
