@@ -236,11 +236,12 @@ const char* fault(const Shape<N>& shape) {
   return nullptr;
 }
 
-template <std::size_t N, class Body>
+template <class Case, std::size_t N, class Body>
 void add_one(const std::string& name, const std::array<const char*, N>& arg_names, const Shape<N>& shape, Body body) {
-  benchmark::RegisterBenchmark(name.c_str(), std::move(body))
-      ->ArgNames({arg_names.begin(), arg_names.end()})
-      ->Args({shape.begin(), shape.end()});
+  auto* const one = benchmark::RegisterBenchmark(name.c_str(), std::move(body))
+                        ->ArgNames({arg_names.begin(), arg_names.end()})
+                        ->Args({shape.begin(), shape.end()});
+  if constexpr (requires { Case::in_real_time; }) one->UseRealTime();
 }
 
 template <class Case, std::size_t N, class Run>
@@ -267,13 +268,14 @@ void add(const std::string& name, const char* const (&arg_names)[N],
   for (const auto& shape : shapes) {
     const auto passed = std::make_shared<bool>(false);
     const auto ours = [](Case& data) { data.ours(); };
-    detail::add_one(name, names, shape, detail::checked<Case>(shape, passed, ours));
+    detail::add_one<Case>(name, names, shape, detail::checked<Case>(shape, passed, ours));
     if constexpr (detail::has_plain<Case>) {
       const auto plain = [](Case& data) { data.plain(); };
-      detail::add_one(name + '/' + detail::other<Case>(), names, shape, detail::checked<Case>(shape, passed, plain));
+      detail::add_one<Case>(name + '/' + detail::other<Case>(), names, shape,
+                            detail::checked<Case>(shape, passed, plain));
     }
     if constexpr (requires { typename Case::Limit; })
-      detail::add_one(name + "/limit", names, shape, [=](benchmark::State& state) {
+      detail::add_one<Case>(name + "/limit", names, shape, [=](benchmark::State& state) {
         Case& data = detail::case_of<Case>(shape, passed.get());
         auto& limit = detail::keep(detail::kept_limit, passed.get(), [&] { return new typename Case::Limit(data); });
         detail::measure(state, data.work(), limit, [](auto& run) { run(); });

@@ -12,7 +12,9 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -30,7 +32,7 @@ constexpr Index num_heads = 8;
 class MultiplyAdd {
  public:
   template <class Case>
-  explicit MultiplyAdd(Case& of) : flops_(of.work().flops) {}
+  explicit MultiplyAdd(Case& of, Index num_threads = 1) : flops_(of.work().flops / num_threads) {}
   void operator()() {
     using posenc::detail::Simd;
     constexpr int sums = Simd<float>::tile_rows * Simd<float>::tile_packets;
@@ -73,12 +75,14 @@ struct StreamingCase {
 
   Index head_dim() const { return q.rows() / num_heads; }
 
-  void ours() {
+  void ours() { attend(posenc::OnCallingThread{}); }
+  template <class ParallelFor>
+  void attend(const ParallelFor& parallel_for) {
     const auto here = posenc::positions(q.cols());
     const posenc::HeadsOptions options{.query_positions = here, .key_positions = here, .num_heads = num_heads};
     std::apply(
         [&](const auto&... encoding) {
-          posenc::streaming_attend_heads_into(o, q, k, v, options, workspaces, posenc::OnCallingThread{}, encoding...,
+          posenc::streaming_attend_heads_into(o, q, k, v, options, workspaces, parallel_for, encoding...,
                                               posenc::CausalMask{});
         },
         with.encodings);
@@ -187,6 +191,47 @@ struct ClippedRelative : Causal {
   std::tuple<posenc::ClippedRelative<float>> encodings;
 };
 
+/// The calling thread and another, which is made for every call; each takes the next task when it is done with one.
+struct TwoThreads {
+  template <class Body>
+  void operator()(Index num_tasks, Body body) const {
+    std::atomic<Index> next = 0;
+    const auto work = [&](Index worker) {
+      for (Index task = next++; task < num_tasks; task = next++) body(task, worker);
+    };
+    std::thread other(work, Index{1});
+    work(0);
+    other.join();
+  }
+};
+
+/// The limit of two threads.
+class TwoMultiplyAdds {
+ public:
+  template <class Case>
+  explicit TwoMultiplyAdds(Case& of) : here_(of, 2), there_(of, 2) {}
+  void operator()() {
+    std::thread other([&] { there_(); });
+    here_();
+    other.join();
+  }
+
+ private:
+  MultiplyAdd here_, there_;
+};
+
+/// Two threads, by the clock on the wall, against one.
+struct TwoThreadsCase : StreamingCase<WithoutPlain<Causal>> {
+  using Limit = TwoMultiplyAdds;
+  static constexpr bool in_real_time = true;
+
+  TwoThreadsCase(Index head_dim, Index num_tokens) : StreamingCase(head_dim, num_tokens) {
+    workspaces.emplace_back(head_dim, head_dim);
+  }
+  void ours() { attend(TwoThreads{}); }
+  void plain() { attend(posenc::OnCallingThread{}); }
+};
+
 /// The limit of a step of decoding: reading the keys and values.
 class ReadCache {
  public:
@@ -261,6 +306,7 @@ void add_benchmarks() {
   add<ClippedRelative<16>>("clipped_relative_k16");
   add<ClippedRelative<64>>("clipped_relative_k64");
   add<ClippedRelative<128>>("clipped_relative_k128");
+  bench::add<TwoThreadsCase>("streaming/two_threads/float", {"D", "T"}, {{64, 2048}});
   add_long<Causal>("causal");
   add_long<Alibi>("alibi");
   bench::add<DecodeCase>("streaming/decode/float", {"Hkv", "D", "Tk"},
