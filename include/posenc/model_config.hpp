@@ -48,10 +48,10 @@ inline void require_same(const Fields& outer, const Fields& text) {
 inline ModelEncoding resolve(Fields& top, const std::string& model_type, const ConfigOptions& options) {
   const KnownModel* known = find_model(model_type);
   if (known == nullptr && !options.layout)
-    refuse("model_type is not known, got " + shown(Json(model_type)) +
+    refuse(top.path("model_type") + " is not known, got " + shown(Json(model_type)) +
            " (ConfigOptions::layout reads it as a model like Llama)");
   if (known != nullptr && options.layout && known->layout != *options.layout)
-    refuse("model_type contradicts ConfigOptions::layout, got " + shown(Json(model_type)));
+    refuse(top.path("model_type") + " contradicts ConfigOptions::layout, got " + shown(Json(model_type)));
   const KnownModel unknown{model_type, Dialect::rope, options.layout.value_or(PairLayout::half_split)};
   const KnownModel& model = known != nullptr ? *known : unknown;
 

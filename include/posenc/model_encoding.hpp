@@ -130,7 +130,7 @@ struct ModelLearned {
 };
 
 /// Layers of one kind. Configurations name them full_attention, sliding_attention and so on; it is "all" where there
-/// is one kind only.
+/// is one kind only. "indexer" is no layer: the heads with which every layer of DeepSeek-V3.2 chooses its keys.
 struct LayerKind {
   std::string name = "all";
   std::variant<NoEncoding, ModelRope, ModelAlibi, ModelBuckets> encoding = {};

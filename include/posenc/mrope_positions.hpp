@@ -47,12 +47,15 @@ class MropePositions {
   /// columns.
   /// \param interval time between two frames: frame k is at trunc(k * interval). Tokens per second times seconds per
   ///                 frame in Qwen2.5-VL; 1 otherwise.
-  /// \throws std::invalid_argument if a side is not positive, or the interval negative or not finite.
+  /// \throws std::invalid_argument if a side is not positive, or the interval negative or not finite;
+  ///         std::out_of_range if the last frame would be beyond 2^53.
   void add_grid(const TokenGrid& grid, double interval = 1) {
     for (const Index side : {grid.frames, grid.rows, grid.cols})
       detail::require(side > 0, "posenc::MropePositions: a side of a grid must be positive", side);
     detail::require(interval >= 0 && std::isfinite(interval),
                     "posenc::MropePositions: the interval must not be negative and must be finite", interval);
+    const double last = static_cast<double>(grid.frames - 1) * interval;
+    detail::require_in_range(last <= 0x1p53, "posenc::MropePositions: the last frame must be at most at 2^53", last);
     for (Index frame = 0; frame < grid.frames; ++frame) {
       const auto time = static_cast<std::int64_t>(static_cast<double>(frame) * interval);
       for (Index row = 0; row < grid.rows; ++row)

@@ -27,6 +27,7 @@ namespace posenc::inline v0 {
 ///   sections {2, 3, 3}   pairs [tt hhh www]          Qwen2-VL, Qwen2.5-VL; ggml MROPE
 ///
 /// \throws std::invalid_argument if a section is negative.
+/// Source: Wang et al. 2024, Qwen2-VL, arXiv:2409.12191v2, section 2.1; the order of the pairs from its published code.
 inline std::vector<Index> mrope_chunks(const std::vector<Index>& sections) {
   std::vector<Index> axes;
   for (std::size_t axis = 0; axis < sections.size(); ++axis) {
@@ -44,15 +45,18 @@ enum class MropeTail {
 
 /// M-RoPE interleaved: time, height and width take turns, as long as their sections last.
 ///
-///   sections {4, 2, 2}   pairs [t h w t h w t t]     Qwen3-VL; ggml IMROPE
+///   sections {4, 2, 2}      pairs [t h w t h w t t]     Qwen3-VL; ggml IMROPE
+///   sections {2, 2, 2, 2}   pairs [t h w t h w e e]     ggml IMROPE with a fourth section
 ///
 /// Pair i turns by height if i mod 3 = 1 and i < 3 sections[1], by width if i mod 3 = 2 and i < 3 sections[2]. The two
 /// conventions differ in the others, unless the extra axis repeats the time.
 ///
-/// \param sections time, height and width.
-/// \throws std::invalid_argument unless there are three sections, none of them negative.
+/// \param sections time, height and width; with MropeTail::extra also a fourth, which adds pairs at the end.
+/// \throws std::invalid_argument unless there are three sections (or the four of the extra axis), none of them negative.
+/// Source: the published code of Qwen3-VL (time) and of ggml (extra).
 inline std::vector<Index> mrope_interleaved(const std::vector<Index>& sections, MropeTail tail = MropeTail::time) {
-  detail::require(sections.size() == 3, "posenc::mrope_interleaved: there must be three sections", sections.size());
+  if (sections.size() != 4 || tail != MropeTail::extra)
+    detail::require(sections.size() == 3, "posenc::mrope_interleaved: there must be three sections", sections.size());
   Index pairs = 0;
   for (const Index section : sections) {
     detail::require(section >= 0, "posenc::mrope_interleaved: a section must not be negative", section);
@@ -72,6 +76,7 @@ inline std::vector<Index> mrope_interleaved(const std::vector<Index>& sections, 
 ///   sections {2, 2, 4} (height, width, time)   pairs [h w h w t t t t]
 ///
 /// \throws std::invalid_argument unless there are three sections, none negative, the first two equal.
+/// Source: the published code of ERNIE 4.5 VL.
 inline std::vector<Index> mrope_ernie(const std::vector<Index>& sections) {
   detail::require(sections.size() == 3, "posenc::mrope_ernie: there must be three sections", sections.size());
   for (const Index section : sections)
@@ -127,6 +132,8 @@ enum class AxialFrequencies {
 /// first and counts from 1 (position 0 for its class token).
 ///
 /// \throws std::invalid_argument unless rotary_dim is a positive multiple of 2 num_axes, and base positive and finite.
+/// Accuracy: values + low_parts is within 1e-30, relatively.
+/// Source:   the published code of Qwen2-VL, Llama 4 and Pixtral.
 inline RopeFrequencies axial_rope_frequencies(Index num_axes, Index rotary_dim, double base = 10000,
                                               AxialFrequencies dealt = AxialFrequencies::restart) {
   detail::require(num_axes > 0, "posenc::axial_rope_frequencies: num_axes must be positive", num_axes);
@@ -148,6 +155,8 @@ inline RopeFrequencies axial_rope_frequencies(Index num_axes, Index rotary_dim, 
 ///   w_i = pi (1 + i (max_frequency / 2 - 1) / (n - 1)),   i = 0, ..., n - 1,   n = rotary_dim / 2
 ///
 /// \throws std::invalid_argument unless rotary_dim is positive and even, and max_frequency finite.
+/// Accuracy: values + low_parts is within 1e-30, relatively.
+/// Source:   rotary-embedding-torch (lucidrains), freqs_for="pixel".
 inline RopeFrequencies pixel_rope_frequencies(Index rotary_dim, double max_frequency = 10) {
   detail::require(rotary_dim > 0 && rotary_dim % 2 == 0,
                   "posenc::pixel_rope_frequencies: rotary_dim must be positive and even", rotary_dim);

@@ -113,6 +113,7 @@ inline RopeFrequencies reversed(RopeFrequencies frequencies) {
 /// Take it with RopeOptions::rotary_dim 0, the whole head.
 /// \throws std::invalid_argument if a dimension is odd or not positive, rotary_dim above head_dim, or base or factor
 ///         not a positive finite number.
+/// Source: the rope_type "proportional" of transformers 5, for Gemma 4.
 inline RopeFrequencies proportional_rope_frequencies(Index head_dim, Index rotary_dim, double base = 10000,
                                                      double factor = 1) {
   detail::require_base(rotary_dim, base);

@@ -37,13 +37,18 @@ inline double longrope_magnitude(double factor, Index original_max_position_embe
 ///
 ///   w_i = base^(-2 i / r) / f_i         f = long_factors if num_tokens > L, else short_factors
 ///
+///   pair      0     1    ...  47         Phi-3.5-mini, r = 96, L = 4096
+///   short     1.00  1.02 ...  2.84
+///   long      1.08  1.11 ...  64.84
+///
 /// L itself is short. A sequence that grows past L changes all its frequencies, and keys that were rotated before do
 /// not fit the new ones: move them (move_keys in rope_move.hpp), or choose num_tokens once.
 ///
 /// \param num_tokens the length of the sequence, cache included: the largest position + 1.
 /// \throws std::invalid_argument as rope_frequencies and `divided`, and if L is below 2, num_tokens negative, or a
 ///         factor not positive and finite.
-/// Source: Ding et al. 2024, LongRoPE, arXiv:2402.13753v1, section 3; the magnitude as in Phi-3's published code.
+/// Accuracy: values + low_parts is within 1e-30, relatively.
+/// Source:   Ding et al. 2024, LongRoPE, arXiv:2402.13753v1, section 3; the magnitude as in Phi-3's published code.
 inline RopeFrequencies longrope_frequencies(Index rotary_dim, double base, const LongRopeOptions& options,
                                             Index num_tokens) {
   const Index trained = options.original_max_position_embeddings;

@@ -77,17 +77,21 @@ void move_keys(Keys&& keys, const Rope& rope, const Positions& old_positions, co
 ///   cached.move_to(shifted);                               // as often as you like
 ///   attend(q, cached.keys(), v, ...)
 ///
+///   MovableKeys<float, XPos> decaying(keys, xpos, positions);
+///   decaying.move_to(recentred, shifted);
+///
 /// Memory: twice the keys.
-template <class Scalar_>
+/// \tparam Encoding Rope, or another type that move_keys can be called with.
+template <class Scalar_, class Encoding = Rope>
 class MovableKeys {
  public:
   using Scalar = Scalar_;
 
-  /// \param keys (num_kv_heads * head_dim) x T, rotated by `rope` at `positions`.
+  /// \param keys (num_kv_heads * head_dim) x T, rotated by `encoding` at `positions`.
   /// \throws std::invalid_argument if the shapes do not fit.
-  MovableKeys(Matrix<Scalar> keys, Rope rope, const Positions& positions)
-      : rope_(std::move(rope)), origin_(std::move(keys)), keys_(origin_) {
-    detail::require_heads(origin_, rope_.head_dim(), positions, "posenc::MovableKeys");
+  MovableKeys(Matrix<Scalar> keys, Encoding encoding, const Positions& positions)
+      : encoding_(std::move(encoding)), origin_(std::move(keys)), keys_(origin_) {
+    detail::require_heads(origin_, encoding_.head_dim(), positions, "posenc::MovableKeys");
     for (Index axis = 0; axis < positions.num_axes(); ++axis)
       for (Index t = 0; t < positions.size(); ++t) positions_.push_back(positions.axis(axis)[t]);
     num_axes_ = positions.num_axes();
@@ -97,17 +101,17 @@ class MovableKeys {
   const Matrix<Scalar>& keys() const { return keys_; }
 
   /// Moves the keys from their origin to new positions. \throws as move_keys; the keys are then unchanged.
-  void move_to(const Positions& positions) { move_to(rope_, positions); }
+  void move_to(const Positions& positions) { move_to(encoding_, positions); }
 
-  /// The same, to the frequencies of another Rope.
-  void move_to(const Rope& rope, const Positions& positions) {
+  /// The same, to the frequencies of another Rope (the centre of another XPos).
+  void move_to(const Encoding& other, const Positions& positions) {
     Matrix<Scalar> moved = origin_;
-    move_keys(moved, rope_, Positions::axes(positions_, num_axes_), rope, positions);
+    move_keys(moved, encoding_, Positions::axes(positions_, num_axes_), other, positions);
     keys_ = std::move(moved);
   }
 
  private:
-  Rope rope_;
+  Encoding encoding_;
   Matrix<Scalar> origin_, keys_;
   std::vector<std::int64_t> positions_;
   Index num_axes_ = 1;

@@ -28,6 +28,10 @@ struct XPosOptions {
 ///
 ///   <q_m, k_n> = sum over pairs of s_i^((m - n) / S) <R_m q, R_n k>_i
 ///
+///   pair              0      16     32     63        r = 128: what is left of its share of a score
+///   m - n = 1 S       0.286  0.464  0.643  0.989
+///           4 S       0.007  0.046  0.171  0.956
+///
 /// The centre cancels where queries and keys have the same one, and only there: it must not follow the length of the
 /// sequence, as it does elsewhere, or keys in a cache no longer fit. Far from it the powers leave the range of the
 /// scalar (35 thousand tokens with scale_base 512 in float, on either side: put the centre in the middle), and that is
@@ -53,6 +57,7 @@ class XPos {
     detail::require(!rope_.options().output_layout, "posenc::XPos: the Rope must have one layout", rope_.rotary_dim());
   }
 
+  Index head_dim() const { return rope_.head_dim(); }
   const Rope& rope() const { return rope_; }
   const XPosOptions& options() const { return options_; }
 
@@ -88,6 +93,8 @@ class XPos {
     const detail::HeadLayout head = detail::stored_layout(rope_);
     detail::require(head == detail::stored_layout(to.rope_), "posenc::XPos: both sides must rotate the same features",
                     to.rope_.rotary_dim());
+    detail::require(rope_.options().num_rotary_heads == to.rope_.options().num_rotary_heads,
+                    "posenc::XPos: both sides must rotate the same heads", to.rope_.options().num_rotary_heads);
     require_near<X>(old_positions);
     to.require_near<X>(new_positions);
     using Real = detail::compute_t<typename std::remove_cvref_t<X>::Scalar>;
@@ -148,5 +155,12 @@ class XPos {
   Rope rope_;
   XPosOptions options_;
 };
+
+/// The same as from.move_keys, under the name that Rope has it (rope_move.hpp).
+template <MutableDense Keys>
+void move_keys(Keys&& keys, const XPos& from, const Positions& old_positions, const XPos& to,
+               const Positions& new_positions) {
+  from.move_keys(keys, old_positions, to, new_positions);
+}
 
 }  // namespace posenc::inline v0

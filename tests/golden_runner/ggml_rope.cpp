@@ -26,8 +26,7 @@ std::vector<Index> axes_of_pairs(Case& c, const std::string& mode, Index num_pai
   const auto sections = c.get<std::vector<Index>>("sections");
   std::vector<Index> pair_axes;
   if (mode == "IMROPE") {
-    if (sections.at(3) != 0) throw UnknownKind("IMROPE with a section of the fourth axis");
-    pair_axes = posenc::mrope_interleaved({sections.begin(), sections.begin() + 3}, posenc::MropeTail::extra);
+    pair_axes = posenc::mrope_interleaved(sections, posenc::MropeTail::extra);
   } else if (mode == "MROPE" || mode == "VISION") {
     pair_axes = posenc::mrope_chunks(sections);
   } else {
@@ -43,6 +42,12 @@ std::vector<Index> axes_of_pairs(Case& c, const std::string& mode, Index num_pai
 /// What ggml's arguments mean, without its rounding.
 RopeFrequencies exact_frequencies(Case& c, const posenc::GgmlRopeOptions& ggml, const std::vector<Index>& pair_axes) {
   const double factor = 1 / static_cast<double>(ggml.freq_scale);
+  double low = 0, high = 0;  // of the ramp
+  const auto stretched = [&](Index pair) {
+    const double ramp = std::clamp((static_cast<double>(pair) - low) / std::max(0.001, high - low), 0.0, 1.0);
+    const double kept = (1 - ramp) * static_cast<double>(ggml.ext_factor);
+    return kept + (1 - kept) / factor;
+  };
   RopeFrequencies progression;
   if (ggml.ext_factor == 0) {
     progression = posenc::divided(posenc::rope_frequencies(ggml.n_dims, ggml.freq_base), factor);
@@ -59,22 +64,21 @@ RopeFrequencies exact_frequencies(Case& c, const posenc::GgmlRopeOptions& ggml, 
 
     // The peer's ends of the ramp, in our frequencies.
     const auto ends = c.array<float>("yarn_corr_dims");
+    low = static_cast<double>(ends(0));
+    high = static_cast<double>(ends(1));
     const RopeFrequencies plain = posenc::rope_frequencies(ggml.n_dims, ggml.freq_base);
     Vector<double> expected(plain.size());
-    for (Index i = 0; i < plain.size(); ++i) {
-      const double length = std::max(0.001, static_cast<double>(ends(1)) - static_cast<double>(ends(0)));
-      const double ramp = std::clamp((static_cast<double>(i) - static_cast<double>(ends(0))) / length, 0.0, 1.0);
-      const double kept = (1 - ramp) * static_cast<double>(ggml.ext_factor);
-      expected[i] = plain.values[i] * (kept + (1 - kept) / factor);
-    }
+    for (Index i = 0; i < plain.size(); ++i) expected[i] = plain.values[i] * stretched(i);
     c.compare("frequencies between the given ends of the ramp", float_frequencies(), progression.values, expected);
   }
-  if (ggml.restart_axes) {  // the progression begins again in every section
+  if (ggml.restart_axes) {  // the progression begins again in every section, and the ramp does not
     Vector<double> values(static_cast<Index>(pair_axes.size()));
     Index in_axis = 0;
     for (std::size_t i = 0; i < pair_axes.size(); ++i) {
       in_axis = i > 0 && pair_axes[i] == pair_axes[i - 1] ? in_axis + 1 : 0;
-      values[static_cast<Index>(i)] = progression.values[in_axis];
+      values[static_cast<Index>(i)] = std::pow(static_cast<double>(ggml.freq_base),
+                                               -2 * static_cast<double>(in_axis) / static_cast<double>(ggml.n_dims)) *
+                                      stretched(static_cast<Index>(i));
     }
     progression = {.values = values, .magnitude = progression.magnitude};
   }

@@ -238,9 +238,35 @@ TEST_CASE("GGUF: several axes", "[gguf]") {
   const std::vector<Index> interleaved = resolve(qwen3vl).rope().axes;
   // ggml turns the pairs 61 and 62, which no section reaches, by its fourth axis
   for (std::size_t i = 0; i < 64; ++i) CHECK(interleaved[i] == (i == 61 || i == 62 ? 3 : static_cast<Index>(i % 3)));
+  const Metadata fourth =
+      metadata("qwen3vl", with(llama_keys, {{"rope.dimension_sections", std::vector<double>{16, 16, 16, 16}}}));
+  const std::vector<Index> of_four = resolve(fourth).rope().axes;
+  for (std::size_t i = 0; i < 64; ++i) CHECK(of_four[i] == (i < 48 ? static_cast<Index>(i % 3) : 3));
   CHECK(resolve(metadata("glm4", with(llama_keys, {{"rope.dimension_sections", std::vector<double>{24, 20, 20, 0}}})))
             .rope()
             .options.layout == PairLayout::half_split);
+}
+
+TEST_CASE("GGUF: OLMo 3 and SmolLM3", "[gguf]") {
+  const Metadata yarn = {{"attention.sliding_window", whole(4096)},
+                         {"rope.scaling.type", text("yarn")},
+                         {"rope.scaling.factor", 8.0},
+                         {"rope.scaling.original_context_length", whole(8192)}};
+  const posenc::ModelEncoding olmo = resolve(metadata("olmo2", with(llama_keys, yarn)));
+  CHECK(olmo.layer(2).window == 4096);  // layers with a window are not stretched
+  CHECK(olmo.rope("sliding_attention").frequencies().magnitude == 1);
+  CHECK_THAT(olmo.rope("sliding_attention").frequencies().values[63], WithinRel(2.45514079113161e-6, 1e-12));
+  CHECK_FALSE(olmo.layer(3).window);
+  CHECK_THAT(olmo.rope("full_attention").frequencies().magnitude, WithinRel(1 + 0.1 * std::log(8.0), 1e-12));
+  CHECK_THAT(olmo.rope("full_attention").frequencies().values[63], WithinRel(3.06892598891451e-7, 1e-12));
+  CHECK(resolve(metadata("olmo2", llama_keys)).kinds.size() == 1);
+
+  const posenc::ModelEncoding smol = resolve(metadata("smollm3", llama_keys));
+  CHECK(smol.rope().options.layout == PairLayout::interleaved);
+  for (Index l = 0; l < 32; ++l)
+    CHECK(std::holds_alternative<posenc::NoEncoding>(smol.layer(l).encoding) == (l % 4 == 3));
+  CHECK(message_of(metadata("smollm3", {{"attention.head_count", whole(8)}, {"attention.key_length", whole(64)}})) ==
+        "posenc::gguf: smollm3.block_count is missing");
 }
 
 TEST_CASE("GGUF: models that do not rotate", "[gguf]") {

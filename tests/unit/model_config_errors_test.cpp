@@ -117,6 +117,13 @@ TEST_CASE("Refused: fields of a model that rotates", "[config]") {
           {R"({"layer_types": ["sliding_attention"]})", "sliding_window is missing: layer_types needs it"},
           {R"({"num_hidden_layers": 2, "layer_types": ["full_attention"]})",
            "layer_types must have num_hidden_layers = 2 entries, got a list of 1"},
+          {R"({"global_head_dim": 512})", "global_head_dim is not known for model_type llama, got 512"},
+          {R"({"use_mrope": true})", "use_mrope contradicts model_type llama, got true"},
+          {R"({"rope_interleaved": true})", "rope_interleaved contradicts model_type llama, got true"},
+          {R"({"scale_attn_weights": false})", "scale_attn_weights is not supported, got false"},
+          {R"({"use_sliding_window": true})", "use_sliding_window is not supported, got true"},
+          {R"({"dual_chunk_attention_config": {"chunk_size": 262144}})",
+           "dual_chunk_attention_config is not known for model_type llama, got an object of 1 fields"},
           {R"({"text_config": {"model_type": "llama"}})",
            "max_position_embeddings is beside text_config, which has none, got 4096"},
           {R"({"text_config": {"model_type": "llama", "max_position_embeddings": 2048, "rope_theta": 10000}})",
@@ -217,7 +224,6 @@ TEST_CASE("Refused: fields of single models", "[config]") {
       R"({"model_type": "gemma3_text", "head_dim": 256, "num_attention_heads": 8, "num_hidden_layers": 6,
             "query_pre_attn_scalar": 256, "sliding_window": 1024})",
       {
-          {R"({"query_pre_attn_scalar": null})", "query_pre_attn_scalar is missing: model_type gemma3_text needs it"},
           {R"({"sliding_window": null})", "sliding_window is missing: model_type gemma3_text needs it"},
           {R"({"num_hidden_layers": null})", "num_hidden_layers is missing: sliding_window_pattern needs it"},
           {R"({"sliding_window_pattern": 6, "_sliding_window_pattern": 5})",
@@ -393,4 +399,57 @@ TEST_CASE("What is not about positions is not looked at", "[config]") {
       "hidden_act": 7, "vision_config": {"rope_theta": "x"}, "torch_dtype": null, "id2label": {"0": "a"},
       "intermediate_size": 1e300, "chunk_size_feed_forward": 0, "temperature": 1.0, "num_local_experts": 8,
       "properties": 1, "europe": 2})")) == "resolved");
+}
+
+TEST_CASE("Refused: hybrid models, and windows to both sides", "[config]") {
+  check(R"({"model_type": "granitemoehybrid", "head_dim": 64, "num_attention_heads": 8, "attention_multiplier": 0.125,
+            "layer_types": ["mamba", "attention"], "position_embedding_type": "rope"})",
+        {
+            {R"({"position_embedding_type": null})",
+             "position_embedding_type is missing: model_type granitemoehybrid needs it"},
+            {R"({"position_embedding_type": "alibi"})",
+             "position_embedding_type contradicts model_type granitemoehybrid, got \"alibi\""},
+            {R"({"layer_types": null})", "layer_types is missing: model_type granitemoehybrid needs it"},
+            {R"({"layer_types": ["mamba", "conv"]})", "layer_types[1] is not known, got \"conv\""},
+        });
+  check(R"({"model_type": "qwen3_next", "head_dim": 64, "num_attention_heads": 8, "rope_theta": 1e7,
+            "num_hidden_layers": 4, "full_attention_interval": 4})",
+        {
+            {R"({"full_attention_interval": null})", "layer_types is missing: model_type qwen3_next needs it"},
+            {R"({"num_hidden_layers": null})", "num_hidden_layers is missing: full_attention_interval needs it"},
+            {R"({"layer_types": ["full_attention", "full_attention", "full_attention", "full_attention"]})",
+             "layer_types contradicts full_attention_interval = 4"},
+        });
+  check(R"({"model_type": "deepseek_v32", "num_attention_heads": 8, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32,
+            "index_head_dim": 64})",
+        {
+            {R"({"index_head_dim": null})", "index_head_dim is missing: model_type deepseek_v32 needs it"},
+            {R"({"index_head_dim": 16})", "index_head_dim must be at least qk_rope_head_dim = 32, got 16"},
+        });
+  check(R"({"model_type": "gemma3_text", "head_dim": 64, "num_attention_heads": 8, "num_hidden_layers": 6,
+            "query_pre_attn_scalar": 64, "sliding_window": 512, "use_bidirectional_attention": false})",
+        {
+            {R"({"use_bidirectional_attention": true})", "use_bidirectional_attention is not supported, got true"},
+        });
+}
+
+TEST_CASE("Refused: fields within text_config, by their whole path", "[config]") {
+  check(
+      R"({"model_type": "outer", "text_config": {"model_type": "llama", "hidden_size": 512, "num_attention_heads": 8,
+            "num_key_value_heads": 2, "max_position_embeddings": 4096}})",
+      {
+          {R"({"text_config": {"model_type": "novel"}})",
+           "text_config.model_type is not known, got \"novel\" (ConfigOptions::layout reads it as a model like Llama)"},
+          {R"({"text_config": {"num_attention_heads": 7}})",
+           "text_config.hidden_size must be a multiple of num_attention_heads = 7, got 512"},
+          {R"({"text_config": {"num_key_value_heads": 3}})",
+           "text_config.num_attention_heads must be a multiple of num_key_value_heads = 3, got 8"},
+          {R"({"text_config": {"rope_theta": 1}})", "text_config.rope_theta must be above 1, got 1.0"},
+          {R"({"text_config": {"original_max_position_embeddings": 8192}})",
+           "text_config.max_position_embeddings must be at least original_max_position_embeddings = 8192, got 4096"},
+          {R"({"text_config": {"max_position_embeddings": null, "rope_scaling": {"type": "dynamic", "factor": 2}}})",
+           "text_config.max_position_embeddings is missing: rope_type dynamic needs it"},
+          {R"({"text_config": {"rope_scaling": {"type": "yarn", "factor": 4, "beta": 32}}})",
+           "text_config.rope_scaling.beta is not known, got 32"},
+      });
 }

@@ -110,6 +110,28 @@ const std::vector<Expected> rope_models = {
      {{0, 1.0}, {1, 0.749894209332456}, {8, 0.1}, {10, 0.0562341325190349}, {16, 0.01}, {21, 0.00237137370566166}, {31, 0.000133352143216332}}},
     {"command_r7b", "sliding_attention", 0, 32, 8, 128, 0, 128, adjacent, {}, 50000.0, 1.0, 0.0883883476483184, 132096,
      {{0, 1.0}, {1, 0.844459048688527}, {16, 0.0668740304976422}, {21, 0.028717753759651}, {32, 0.00447213595499958}, {42, 0.000824709380999951}, {63, 2.36838009268308e-5}}},
+    {"qwen3_8b", "all", 0, 32, 8, 128, 0, 128, half, {}, 1000000.0, 1.0, 0.0883883476483184, 40960,
+     {{0, 1.0}, {1, 0.805842187761482}, {16, 0.0316227766016838}, {21, 0.0107460782832132}, {32, 0.001}, {42, 0.000115478198468946}, {63, 1.24093776075172e-6}}},
+    {"qwen3_next_80b", "full_attention", 0, 16, 2, 256, 0, 64, half, {}, 10000000.0, 1.0, 0.0625, 262144,
+     {{0, 1.0}, {1, 0.604296390238133}, {8, 0.0177827941003892}, {10, 0.00649381631576211}, {16, 0.000316227766016838}, {21, 2.54829674797935e-5}, {31, 1.65481709994318e-7}}},
+    {"glm4_5", "all", 0, 96, 8, 128, 0, 64, half, {}, 1000000.0, 1.0, 0.0883883476483184, 131072,
+     {{0, 1.0}, {1, 0.649381631576211}, {8, 0.0316227766016838}, {10, 0.0133352143216332}, {16, 0.001}, {21, 0.000115478198468946}, {31, 1.53992652605949e-6}}},
+    {"deepseek_v3_2", "all", 0, 128, 128, 192, 128, 64, adjacent, half, 10000.0, 1.0, 0.13523377886088, 163840,
+     {{0, 1.0}, {1, 0.749894209332456}, {8, 0.1}, {10, 0.0562341325190349}, {16, 0.0055}, {21, 0.00041499039849079}, {31, 3.33380358040831e-6}}},
+    {"smollm3_3b", "full_attention", 0, 16, 4, 128, 0, 128, half, {}, 5000000.0, 1.0, 0.0883883476483184, 65536,
+     {{0, 1.0}, {1, 0.785829980419635}, {16, 0.0211474252688113}, {21, 0.0063372445609004}, {32, 0.000447213595499958}, {42, 4.01606686246617e-5}, {63, 2.54507978803761e-7}}},
+    {"phi4", "all", 0, 40, 10, 128, 0, 128, half, {}, 250000.0, 1.0, 0.0883883476483184, 16384,
+     {{0, 1.0}, {1, 0.823487833938654}, {16, 0.0447213595499958}, {21, 0.0169356135343738}, {32, 0.002}, {42, 0.000286815005785665}, {63, 4.85738809384521e-6}}},
+    {"mistral_small_24b", "all", 0, 32, 8, 128, 0, 128, half, {}, 100000000.0, 1.0, 0.0883883476483184, 32768,
+     {{0, 1.0}, {1, 0.749894209332456}, {16, 0.01}, {21, 0.00237137370566166}, {32, 0.0001}, {42, 5.62341325190349e-6}, {63, 1.33352143216332e-8}}},
+    {"olmo3_7b", "full_attention", 0, 32, 32, 128, 0, 128, half, {}, 500000.0, 1.20794415416798, 0.0883883476483184, 65536,
+     {{0, 1.0}, {1, 0.814617233856545}, {16, 0.0376060309308639}, {21, 0.0114073403483535}, {32, 0.000395147907133659}, {42, 2.27489286018282e-5}, {63, 3.06892598891451e-7}}},
+    {"olmo3_7b", "sliding_attention", 0, 32, 32, 128, 0, 128, half, {}, 500000.0, 1.0, 0.0883883476483184, 65536,
+     {{0, 1.0}, {1, 0.814617233856545}, {16, 0.0376060309308639}, {21, 0.0134904198902267}, {32, 0.0014142135623731}, {42, 0.000181991428814625}, {63, 2.45514079113161e-6}}},
+    {"falcon_h1_7b", "all", 0, 12, 2, 128, 0, 128, half, {}, 100000000000.0, 1.0, 0.0883883476483184, 262144,
+     {{0, 1.0}, {1, 0.673170382414498}, {16, 0.00177827941003892}, {21, 0.00024582440689202}, {32, 3.16227766016838e-6}, {42, 6.04296390238133e-8}, {63, 1.48550801717277e-11}}},
+    {"command_a_111b", "sliding_attention", 0, 96, 8, 128, 0, 128, adjacent, {}, 50000.0, 1.0, 0.0883883476483184, 131072,
+     {{0, 1.0}, {1, 0.844459048688527}, {16, 0.0668740304976422}, {21, 0.028717753759651}, {32, 0.00447213595499958}, {42, 0.000824709380999951}, {63, 2.36838009268308e-5}}},
     {"falcon_7b", "all", 0, 71, 1, 64, 0, 64, half, {}, 10000.0, 1.0, 0.125, 0,
      {{0, 1.0}, {1, 0.749894209332456}, {8, 0.1}, {10, 0.0562341325190349}, {16, 0.01}, {21, 0.00237137370566166}, {31, 0.000133352143216332}}},
 };
@@ -216,6 +238,54 @@ TEST_CASE("Windows, chunks and layers that do not rotate", "[config]") {
     CHECK(std::holds_alternative<posenc::NoEncoding>(model.layer(3).encoding));
     CHECK_THROWS_AS(model.rope("full_attention"), std::invalid_argument);
   }
+  SECTION("SmolLM3: every fourth layer does not rotate") {
+    const posenc::ModelEncoding model = resolved("smollm3_3b");
+    for (Index l = 0; l < 36; ++l)
+      CHECK(std::holds_alternative<posenc::NoEncoding>(model.layer(l).encoding) == (l % 4 == 3));
+  }
+  SECTION("OLMo 3: layers with a window are not stretched") {
+    const posenc::ModelEncoding model = resolved("olmo3_7b");
+    CHECK(model.layer(2).window == 4096);
+    CHECK(std::holds_alternative<posenc::PlainRope>(model.rope("sliding_attention").scaling));
+    CHECK_FALSE(model.layer(3).window);
+    CHECK(std::holds_alternative<posenc::YarnOptions>(model.rope("full_attention").scaling));
+    // spelt out for each, it is what it says
+    json config = json::parse(read("configs/olmo3_7b.json"));
+    const json yarn = config["rope_scaling"];
+    config.erase("rope_scaling");
+    config["rope_parameters"] = {{"sliding_attention", {{"rope_type", "linear"}, {"factor", 2}}},
+                                 {"full_attention", yarn}};
+    CHECK(std::holds_alternative<posenc::LinearRope>(posenc::from_config(config).rope("sliding_attention").scaling));
+  }
+  SECTION("Qwen3-Next and Granite 4: layers that are no attention") {
+    const posenc::ModelEncoding qwen = resolved("qwen3_next_80b"), granite = resolved("granite4_h_small");
+    for (Index l = 0; l < 48; ++l) {
+      CHECK(qwen.layer(l).name == (l % 4 == 3 ? "full_attention" : "linear_attention"));
+      CHECK(std::holds_alternative<posenc::ModelRope>(qwen.layer(l).encoding) == (l % 4 == 3));
+    }
+    CHECK(granite.family() == posenc::EncodingFamily::none);
+    CHECK(granite.softmax_scale == 0.0078125);
+    CHECK(granite.layer(5).name == "attention");
+    CHECK(granite.layer(6).name == "mamba");
+
+    json config = json::parse(read("configs/granite4_h_small.json"));
+    config["position_embedding_type"] = "rope";
+    const posenc::ModelEncoding rotating = posenc::from_config(config);
+    CHECK(std::holds_alternative<posenc::ModelRope>(rotating.layer(5).encoding));
+    CHECK(std::holds_alternative<posenc::NoEncoding>(rotating.layer(6).encoding));
+  }
+  SECTION("DeepSeek-V3.2: the heads that choose keys turn their first features, as halves") {
+    const posenc::ModelEncoding model = resolved("deepseek_v3_2");
+    CHECK(model.layer(60).name == "all");
+    const posenc::ModelRope& indexer = model.rope("indexer");
+    CHECK(indexer.options.head_dim == 128);
+    CHECK(indexer.options.rotary_offset == 0);
+    CHECK(indexer.options.rotary_dim == 64);
+    CHECK(indexer.options.layout == half);
+    CHECK_FALSE(indexer.options.output_layout);
+    CHECK(indexer.frequencies().values == model.rope().frequencies().values);
+    CHECK(indexer.rope().head_dim() == 128);
+  }
   SECTION("no_rope_layers spelt out") {
     const posenc::ModelEncoding model = posenc::from_config(json{{"model_type", "smollm3"},
                                                                  {"head_dim", 64},
@@ -226,6 +296,34 @@ TEST_CASE("Windows, chunks and layers that do not rotate", "[config]") {
     CHECK(std::holds_alternative<posenc::ModelRope>(model.layer(0).encoding));
     CHECK(std::holds_alternative<posenc::NoEncoding>(model.layer(1).encoding));
     CHECK(model.layer(1).name == "full_attention without rope");
+  }
+}
+
+TEST_CASE("Flags that say what the model_type says already", "[config]") {
+  for (const json& flags :
+       {json{{"use_mrope", false}}, json{{"rope_interleaved", false}}, json{{"scale_attn_weights", true}},
+        json{{"use_sliding_window", false}, {"sliding_window", 4096}, {"max_window_layers", 2}}}) {
+    INFO(flags.dump());
+    const posenc::ModelEncoding model = posenc::from_config(llama(flags));
+    CHECK(model.rope().frequencies().values == posenc::from_config(llama()).rope().frequencies().values);
+    CHECK_FALSE(model.kind("all").window);
+  }
+}
+
+TEST_CASE("Gemma 3: what its published files leave out is as in its code", "[config]") {
+  json config = json::parse(read("configs/gemma3_4b.json"));
+  const std::string all = [&] {
+    std::ostringstream text;
+    text << posenc::from_config(config);
+    return text.str();
+  }();
+  for (const char* field : {"head_dim", "max_position_embeddings", "num_attention_heads", "num_key_value_heads",
+                            "query_pre_attn_scalar", "rope_local_base_freq", "rope_theta", "sliding_window_pattern"}) {
+    REQUIRE(config["text_config"].contains(field));
+    config["text_config"].erase(field);
+    std::ostringstream text;
+    text << posenc::from_config(config);
+    CHECK(text.str() == all);
   }
 }
 

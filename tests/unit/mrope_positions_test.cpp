@@ -111,6 +111,8 @@ TEST_CASE("MropePositions: errors change nothing", "[mrope_positions]") {
         "posenc::MropePositions: the interval must not be negative and must be finite, got -0.5");
   CHECK(message_of<Invalid>([&] { ids.add_grid({.rows = 2, .cols = 2}, std::numeric_limits<double>::infinity()); }) ==
         "posenc::MropePositions: the interval must not be negative and must be finite, got inf");
+  CHECK(message_of<std::out_of_range>([&] { ids.add_grid({.frames = 2, .rows = 1, .cols = 1}, 2e16); }) ==
+        "posenc::MropePositions: the last frame must be at most at 2^53, got 20000000000000000");
   CHECK(ids.entries() == Entries{0, 1, 0, 1, 0, 1});
 }
 

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
 #include <vector>
@@ -41,6 +42,16 @@ TEST_CASE("QueryTemperature: the three formulas", "[query_temperature]") {
     CHECK(close(log_n.factor(position), std::max(1.0L, std::log(m + 1) / std::log(2048.0L))));
     CHECK(close(llama4.factor(position), 1 + 0.1L * std::log(1 + std::floor((m + 1) / 8192))));
     CHECK(close(ministral.factor(position), 1 + 0.1L * std::log(1 + std::floor(m / 16384))));
+  }
+}
+
+TEST_CASE("QueryTemperature: the numbers of the doc comment", "[query_temperature]") {
+  const std::int64_t positions[] = {0, 2047, 8190, 8191, 16383, 65535, 1048575};
+  const double log_n[] = {1, 1, 1.18, 1.18, 1.27, 1.45, 1.82}, llama4[] = {1, 1, 1, 1.07, 1.11, 1.22, 1.49};
+  for (std::size_t i = 0; i < std::size(positions); ++i) {
+    CAPTURE(positions[i]);
+    CHECK(std::abs(QueryTemperature::log_n(2048).factor(positions[i]) - log_n[i]) <= 0.005);
+    CHECK(std::abs(QueryTemperature::llama4().factor(positions[i]) - llama4[i]) <= 0.005);
   }
 }
 

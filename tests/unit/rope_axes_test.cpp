@@ -80,6 +80,9 @@ TEST_CASE("M-RoPE interleaved: the two conventions differ where no section reach
   CHECK(time[63] == 0);
   CHECK(picture(mrope_interleaved({2, 3, 3}, MropeTail::extra)) == "thwthweh");
   CHECK(picture(mrope_interleaved({2, 3, 3})) == "thwthwth");
+  // a fourth section has the pairs that are left over, wherever they are
+  CHECK(picture(mrope_interleaved({2, 2, 2, 2}, MropeTail::extra)) == "thwthwee");
+  CHECK(picture(mrope_interleaved({1, 3, 1, 3}, MropeTail::extra)) == "thweheeh");
 }
 
 TEST_CASE("M-RoPE of ERNIE 4.5 VL: 22, 22, 20", "[rope_axes]") {
@@ -232,6 +235,9 @@ TEST_CASE("Axes of RoPE: errors", "[rope_axes]") {
   CHECK(message_of<Invalid>([] {
           mrope_interleaved({1, 2});
         }) == "posenc::mrope_interleaved: there must be three sections, got 2");
+  CHECK(message_of<Invalid>([] {
+          mrope_interleaved({1, 2, 3, 4});  // the fourth is that of MropeTail::extra
+        }) == "posenc::mrope_interleaved: there must be three sections, got 4");
   CHECK(message_of<Invalid>([] {
           mrope_interleaved({1, 2, -3});
         }) == "posenc::mrope_interleaved: a section must not be negative, got -3");

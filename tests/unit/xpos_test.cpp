@@ -6,6 +6,7 @@
 #include <posenc/attention.hpp>
 #include <posenc/masks.hpp>
 #include <posenc/rope_axes.hpp>
+#include <posenc/rope_move.hpp>
 
 #include <cmath>
 #include <complex>
@@ -60,7 +61,15 @@ TEST_CASE("XPos: the decay of a pair", "[xpos]") {
   const XPos xpos(interleaved_rope(8));
   const double expected[] = {3.2 / 11.2, 5.2 / 11.2, 7.2 / 11.2, 9.2 / 11.2};
   for (Index i = 0; i < 4; ++i) CHECK(std::abs(xpos.decay(i) - expected[i]) < 1e-15);
-  CHECK(std::abs(XPos(interleaved_rope(128)).decay(0) - 0.2857142857142857) < 1e-15);
+  const XPos usual(interleaved_rope(128));
+  CHECK(std::abs(usual.decay(0) - 0.2857142857142857) < 1e-15);
+  // the picture of the doc comment
+  const Index pairs[] = {0, 16, 32, 63};
+  const double once[] = {0.286, 0.464, 0.643, 0.989}, four_times[] = {0.007, 0.046, 0.171, 0.956};
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK(std::abs(usual.decay(pairs[i]) - once[i]) <= 0.0005);
+    CHECK(std::abs(std::pow(usual.decay(pairs[i]), 4) - four_times[i]) <= 0.0005);
+  }
 }
 
 TEST_CASE("XPos: rotation times a power of the decay, and its reciprocal", "[xpos]") {
@@ -217,6 +226,23 @@ TEST_CASE("XPos::move_keys: another centre, other positions, another magnitude",
   CHECK(support::distance(keys.transpose() * as_queries(recentred, q, later), before) < 1e-5);
 }
 
+TEST_CASE("MovableKeys of XPos: n moves are one move, to the bit", "[xpos]") {
+  const XPos old(Rope({.head_dim = 8}), {.center = 1000}), recentred(Rope({.head_dim = 8}), {.center = 1200});
+  const auto at = positions(6, 900), there = positions(6, 1300);
+  const Matrix<float> stored = as_keys(old, support::random_matrix<float>(16, 6), at);
+  MovableKeys<float, XPos> often(stored, old, at);
+  for (std::int64_t n = 0; n < 50; ++n) {
+    often.move_to(positions(6, 40 * n));
+    often.move_to(XPos(Rope({.head_dim = 8}), {.center = 30 * n}), positions(6, 20 * n));
+  }
+  often.move_to(recentred, there);
+  Matrix<float> once = stored;
+  move_keys(once, old, at, recentred, there);
+  CHECK(support::same_bits(often.keys(), once));
+  often.move_to(at);
+  CHECK(support::same_bits(often.keys(), stored));  // home again
+}
+
 TEST_CASE("XPos::move_keys: errors", "[xpos]") {
   using Invalid = std::invalid_argument;
   const XPos xpos(Rope({.head_dim = 8}));
@@ -233,6 +259,8 @@ TEST_CASE("XPos::move_keys: errors", "[xpos]") {
         "posenc::XPos: columns must be the number of positions = 3, got 2");
   CHECK(message(XPos(interleaved_rope(8)), positions(2), positions(2)) ==
         "posenc::XPos: both sides must rotate the same features, got 8");
+  CHECK(message(XPos(Rope({.head_dim = 8, .num_rotary_heads = 1})), positions(2), positions(2)) ==
+        "posenc::XPos: both sides must rotate the same heads, got 1");
   CHECK(message_of<std::out_of_range>([&] { xpos.move_keys(x, positions(2), xpos, positions(2, 65536)); }) ==
         "posenc::XPos: a position must be near enough to the centre for the scalar, got 65536");
   CHECK(message_of<std::out_of_range>([&] { xpos.move_keys(x, positions(2, 65536), xpos, positions(2)); }) ==

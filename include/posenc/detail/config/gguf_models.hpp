@@ -19,8 +19,10 @@ struct GgufModel {
   PairLayout layout = PairLayout::half_split;
   Index period = 0;     ///< with a window, every period-th layer has none; 1: all have it; 0: none may be given
   double swa_base = 0;  ///< Gemma 3: the base of layers with a window, which are not stretched; 0: the same as others
-  Index large_layers = 0;   ///< Gemma: with so many layers the softmax scale is by embedding_length / head_count
-  bool still_full = false;  ///< layers without a window do not rotate
+  Index large_layers = 0;      ///< Gemma: with so many layers the softmax scale is by embedding_length / head_count
+  bool still_full = false;     ///< layers without a window do not rotate
+  bool plain_windows = false;  ///< layers with a window are not stretched
+  Index still_period = 0;      ///< every so many-th layer does not rotate
 };
 
 /// Names, and how the pairs of a head lie: llama.cpp's NORMAL is interleaved, its NEOX half_split. "llama" is NORMAL,
@@ -45,10 +47,12 @@ inline constexpr GgufModel gguf_models[] = {
     {"granitemoe", GgufFamily::rope, PairLayout::interleaved},
     {"chameleon", GgufFamily::rope, PairLayout::interleaved},
     {"arcee", GgufFamily::rope, PairLayout::interleaved},
+    {"smollm3", GgufFamily::rope, PairLayout::interleaved, 0, 0, 0, false, false, 4},
     {"ernie4_5", GgufFamily::rope, PairLayout::interleaved},
     {"ernie4_5-moe", GgufFamily::rope, PairLayout::interleaved},
     // NEOX
     {"falcon", GgufFamily::rope},
+    {"falcon-h1", GgufFamily::rope},
     {"stablelm", GgufFamily::rope},
     {"nomic-bert", GgufFamily::rope},
     {"qwen", GgufFamily::rope},
@@ -56,7 +60,7 @@ inline constexpr GgufModel gguf_models[] = {
     {"qwen2moe", GgufFamily::rope},
     {"qwen3", GgufFamily::rope},
     {"qwen3moe", GgufFamily::rope},
-    {"olmo2", GgufFamily::rope},
+    {"olmo2", GgufFamily::rope, PairLayout::half_split, 4, 0, 0, false, true},  // and OLMo 3
     {"olmoe", GgufFamily::rope},
     {"phi2", GgufFamily::rope},
     {"phi3", GgufFamily::rope, PairLayout::half_split, 1},

@@ -195,9 +195,6 @@ class GgufResolver {
       rope.axes = mrope_chunks(sections);
       return;
     }
-    if (sections.size() == 4 && sections[3] != 0)
-      fields_.refuse("rope.dimension_sections", "must have 0 for the fourth axis", *value);
-    sections.resize(3);
     rope.axes = mrope_interleaved(sections, MropeTail::extra);
   }
 
@@ -309,6 +306,10 @@ class GgufResolver {
         own.options.base = swa_base_;
         own.scaling = PlainRope{};
       }
+      if (has_window && model_->plain_windows) {
+        own.scaling = PlainRope{};
+        own.magnitude = 1;
+      }
       layers.encoding = std::move(own);
       return layers;
     };
@@ -318,6 +319,14 @@ class GgufResolver {
 
     const bool some = std::find(windowed.begin(), windowed.end(), true) != windowed.end();
     const bool others = std::find(windowed.begin(), windowed.end(), false) != windowed.end();
+    if (model_->still_period != 0) {
+      if (result_.num_layers == 0) fields_.missing("block_count");
+      result_.kinds.push_back(kind(false, "full_attention"));
+      result_.kinds.push_back({.name = "full_attention without rope"});
+      for (Index l = 0; l < result_.num_layers; ++l)
+        result_.layer_kinds.push_back((l + 1) % model_->still_period == 0 ? 1 : 0);
+      return;
+    }
     if (!some || !others) {
       result_.kinds.push_back(kind(some, "all"));
       return;

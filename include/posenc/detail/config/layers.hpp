@@ -19,7 +19,7 @@ namespace posenc::inline v0::detail::config {
 class LayerPlan {
  public:
   struct Kind {
-    std::string type;  ///< full_attention, sliding_attention, chunked_attention
+    std::string type;  ///< full_attention, sliding_attention, chunked_attention; or a type of a hybrid model
     bool rotates = true;
     bool operator==(const Kind&) const = default;
   };
@@ -30,6 +30,7 @@ class LayerPlan {
     std::vector<std::string> types = listed_types();
     if (types.empty()) types = usual_types();
     std::vector<char> still(types.size(), 0);
+    if (model.still == StillRule::hybrid) still = layers_without_attention(types);
     if (model.still == StillRule::listed) still = still_layers(types);
     if (model.still == StillRule::windowed && window)
       for (std::size_t l = 0; l < types.size(); ++l) still[l] = types[l] != "sliding_attention";
@@ -78,7 +79,10 @@ class LayerPlan {
     if (model_.window == WindowRule::periodic && !window)
       top_.missing("sliding_window", "model_type " + std::string(model_.name));
     if (model_.name == "llama4_text") chunk = top_.integer("attention_chunk_size", 1, max_length);
-    if (model_.name == "smollm3") {  // these fields are there, and of no effect unless the first is true
+    if (model_.name == "gemma3_text" && top_.flag("use_bidirectional_attention").value_or(false))
+      top_.refuse_field("use_bidirectional_attention", "is not supported");  // windows to both sides
+    const bool unused = model_.window == WindowRule::none && top_.has("use_sliding_window");
+    if (unused || model_.name == "smollm3") {  // these fields are there, and of no effect unless the first is true
       if (top_.flag("use_sliding_window").value_or(false)) top_.refuse_field("use_sliding_window", "is not supported");
       top_.integer("sliding_window", 1, max_length);
       top_.integer("max_window_layers", 0, max_layers);
@@ -101,12 +105,17 @@ class LayerPlan {
     std::vector<std::string> types;
     for (std::size_t l = 0; l < list->size(); ++l) {
       const Json& entry = (*list)[l];
-      const bool known = entry == "full_attention" || entry == "sliding_attention" || entry == "chunked_attention";
+      const bool hybrid = model_.still == StillRule::hybrid && (entry == "attention" || entry == "mamba" ||
+                                                                entry == "linear_attention" || entry == "hybrid");
+      const bool known =
+          hybrid || entry == "full_attention" || entry == "sliding_attention" || entry == "chunked_attention";
       if (!known) refuse(top_.path("layer_types") + "[" + std::to_string(l) + "]", "is not known", entry);
       types.push_back(entry.get<std::string>());
     }
-    if (const auto period = given_period(); period && types != periodic(*period))
-      refuse("layer_types contradicts sliding_window_pattern = " + std::to_string(*period));
+    if (const auto period = given_period(); period && types != periodic(*period, "sliding_attention"))
+      refuse(top_.path("layer_types") + " contradicts sliding_window_pattern = " + std::to_string(*period));
+    if (const auto interval = given_interval(); interval && types != periodic(*interval, "linear_attention"))
+      refuse(top_.path("layer_types") + " contradicts full_attention_interval = " + std::to_string(*interval));
     return types;
   }
 
@@ -115,8 +124,16 @@ class LayerPlan {
     return top_.integer({"sliding_window_pattern", "_sliding_window_pattern"}, 1, max_layers);
   }
 
-  std::vector<std::string> periodic(Index period) const {
-    std::vector<std::string> types(layers_needed("sliding_window_pattern"), "sliding_attention");
+  std::optional<Index> given_interval() {
+    if (model_.name != "qwen3_next") return {};
+    return top_.integer("full_attention_interval", 1, max_layers);
+  }
+
+  /// Every period-th layer sees all, and the others are of another type.
+  std::vector<std::string> periodic(Index period, const char* others) const {
+    const bool windows = model_.window == WindowRule::periodic;
+    std::vector<std::string> types(layers_needed(windows ? "sliding_window_pattern" : "full_attention_interval"),
+                                   others);
     for (std::size_t l = 0; l < types.size(); ++l)
       if ((l + 1) % static_cast<std::size_t>(period) == 0) types[l] = "full_attention";
     return types;
@@ -127,7 +144,7 @@ class LayerPlan {
       case WindowRule::every_layer:
         return {window ? "sliding_attention" : "full_attention"};
       case WindowRule::periodic:
-        return periodic(given_period().value_or(model_.period));
+        return periodic(given_period().value_or(model_.period), "sliding_attention");
       case WindowRule::from_layer: {
         if (!window) return {"full_attention"};
         if (!first_windowed_) top_.missing("max_window_layers", "use_sliding_window");
@@ -139,6 +156,11 @@ class LayerPlan {
       case WindowRule::none:
         break;
     }
+    if (model_.still == StillRule::hybrid && model_.name != "falcon_h1") {
+      const auto interval = given_interval();
+      if (!interval) top_.missing("layer_types", "model_type " + std::string(model_.name));
+      return periodic(*interval, "linear_attention");
+    }
     if (model_.still != StillRule::listed) return {"full_attention"};
     std::vector<std::string> types(layers_needed("no_rope_layers"), "full_attention");
     if (chunk) {
@@ -147,6 +169,17 @@ class LayerPlan {
         if (still[l] == 0) types[l] = "chunked_attention";
     }
     return types;
+  }
+
+  /// Or with attention that sees no positions.
+  std::vector<char> layers_without_attention(const std::vector<std::string>& types) {
+    const auto embedding = top_.text("position_embedding_type");
+    if (!embedding && model_.name == "granitemoehybrid")
+      top_.missing("position_embedding_type", "model_type " + std::string(model_.name));
+    const bool none = embedding == "nope";
+    std::vector<char> still;
+    for (const std::string& type : types) still.push_back(none || type == "mamba" || type == "linear_attention");
+    return still;
   }
 
   /// no_rope_layers has a 1 for every layer that rotates; where it is empty, every fourth does not.

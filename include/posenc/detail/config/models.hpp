@@ -45,6 +45,7 @@ enum class StillRule {
   none,      ///< all rotate
   listed,    ///< those with a 0 in no_rope_layers, or every no_rope_layer_interval-th
   windowed,  ///< those without a window, in a model that has one
+  hybrid,    ///< those that are no attention (mamba, linear_attention); all, if position_embedding_type is nope
 };
 
 struct KnownModel {
@@ -57,6 +58,7 @@ struct KnownModel {
   double rotary_part = 1;  ///< partial_rotary_factor where it is left out
   bool sections = false;   ///< M-RoPE: mrope_section is needed
   StillRule still = StillRule::none;
+  bool plain_windows = false;  ///< layers with a window are not stretched
 };
 
 inline constexpr KnownModel known_models[] = {
@@ -70,6 +72,7 @@ inline constexpr KnownModel known_models[] = {
     {"qwen2_moe", Dialect::rope, PairLayout::half_split, WindowRule::from_layer},
     {"qwen3", Dialect::rope, PairLayout::half_split, WindowRule::from_layer},
     {"qwen3_moe", Dialect::rope, PairLayout::half_split, WindowRule::from_layer},
+    {"qwen3_next", Dialect::rope, PairLayout::half_split, WindowRule::none, 0, 0, 0.25, false, StillRule::hybrid},
     {"qwen2_vl", Dialect::rope, PairLayout::half_split, WindowRule::from_layer, 0, 0, 1, true},
     {"qwen2_vl_text", Dialect::rope, PairLayout::half_split, WindowRule::from_layer, 0, 0, 1, true},
     {"qwen2_5_vl", Dialect::rope, PairLayout::half_split, WindowRule::from_layer, 0, 0, 1, true},
@@ -90,9 +93,15 @@ inline constexpr KnownModel known_models[] = {
     {"starcoder2", Dialect::rope, PairLayout::half_split, WindowRule::every_layer},
     {"olmo", Dialect::rope},
     {"olmo2", Dialect::rope},
+    {"olmo3", Dialect::rope, PairLayout::half_split, WindowRule::periodic, 4, 0, 1, false, StillRule::none, true},
     {"olmoe", Dialect::rope},
     {"granite", Dialect::rope},
     {"granitemoe", Dialect::rope},
+    {"granitemoehybrid", Dialect::rope, PairLayout::half_split, WindowRule::none, 0, 10000, 1, false,
+     StillRule::hybrid},
+    {"arcee", Dialect::rope, PairLayout::half_split, WindowRule::none, 0, 0},
+    {"apertus", Dialect::rope, PairLayout::half_split, WindowRule::none, 0, 0},
+    {"falcon_h1", Dialect::rope, PairLayout::half_split, WindowRule::none, 0, 0, 1, false, StillRule::hybrid},
     {"seed_oss", Dialect::rope},
     {"smollm3", Dialect::rope, PairLayout::half_split, WindowRule::none, 0, 2000000, 1, false, StillRule::listed},
     {"glm4_moe", Dialect::rope, PairLayout::half_split, WindowRule::none, 0, 10000, 0.5},
@@ -111,6 +120,7 @@ inline constexpr KnownModel known_models[] = {
     {"llama4_text", Dialect::rope, PairLayout::interleaved, WindowRule::none, 0, 500000, 1, false, StillRule::listed},
     {"deepseek_v2", Dialect::deepseek, PairLayout::interleaved},
     {"deepseek_v3", Dialect::deepseek, PairLayout::interleaved},
+    {"deepseek_v32", Dialect::deepseek, PairLayout::interleaved},
     {"kimi_k2", Dialect::deepseek, PairLayout::interleaved},
     // no rotation
     {"bloom", Dialect::bloom},
@@ -161,6 +171,9 @@ inline bool is_positional(std::string_view key) {
                                                "scale_attn_weights",
                                                "scale_attn_by_inverse_layer_idx",
                                                "initial_context_length",
+                                               "global_head_dim",
+                                               "dual_chunk_attention_config",
+                                               "full_attention_interval",
                                                "llama_4_scaling_beta"};
   if (std::find(std::begin(names), std::end(names), key) != std::end(names)) return true;
   while (!key.empty()) {

@@ -52,7 +52,7 @@ class OtherResolver {
         encoder_decoder();
         break;
     }
-    require_head_groups(result_);
+    require_head_groups(top_, result_);
     if (result_.kinds.empty()) result_.kinds.push_back({});
     return std::move(result_);
   }
@@ -64,7 +64,7 @@ class OtherResolver {
     result_.num_heads = needed(top_, heads, max_heads, model_);
     result_.num_kv_heads = result_.num_heads;
     features_ = needed(top_, features, max_features, model_);
-    result_.head_dim = divided_head_dim(features_, result_.num_heads);
+    result_.head_dim = divided_head_dim(top_, features_, result_.num_heads);
     result_.num_layers = top_.integer(layers, 1, max_layers).value_or(0);
     result_.softmax_scale = 1 / std::sqrt(static_cast<double>(result_.head_dim));
   }

@@ -25,17 +25,17 @@ inline Index needed(Fields& top, std::initializer_list<std::string_view> keys, I
 }
 
 /// hidden_size / num_attention_heads, which must have no remainder.
-inline Index divided_head_dim(Index features, Index num_heads) {
+inline Index divided_head_dim(const Fields& top, Index features, Index num_heads) {
   if (features % num_heads != 0)
-    refuse("hidden_size must be a multiple of num_attention_heads = " + std::to_string(num_heads) + ", got " +
-           std::to_string(features));
+    refuse(top.path("hidden_size") + " must be a multiple of num_attention_heads = " + std::to_string(num_heads) +
+           ", got " + std::to_string(features));
   return features / num_heads;
 }
 
-inline void require_head_groups(const ModelEncoding& result) {
+inline void require_head_groups(const Fields& top, const ModelEncoding& result) {
   if (result.num_heads % result.num_kv_heads != 0)
-    refuse("num_attention_heads must be a multiple of num_key_value_heads = " + std::to_string(result.num_kv_heads) +
-           ", got " + std::to_string(result.num_heads));
+    refuse(top.path("num_attention_heads") + " must be a multiple of num_key_value_heads = " +
+           std::to_string(result.num_kv_heads) + ", got " + std::to_string(result.num_heads));
 }
 
 class RopeResolver {
@@ -58,7 +58,8 @@ class RopeResolver {
         read_usual();
         break;
     }
-    require_head_groups(result_);
+    require_head_groups(top_, result_);
+    context_.path = top_.path("");
     context_.options.head_dim = result_.head_dim;
     context_.default_base = model_.base;
     context_.default_part = model_.rotary_part;
@@ -71,17 +72,22 @@ class RopeResolver {
     if (plan.num_layers() != 0) result_.num_layers = plan.num_layers();
     result_.layer_kinds = plan.layer_kinds;
     resolve_layers(plan);
+    if (model_.name == "deepseek_v32") add_indexer();
     return std::move(result_);
   }
 
  private:
   void read_usual() {
-    result_.num_heads = needed(top_, {"num_attention_heads"}, max_heads, model_);
-    result_.num_kv_heads = top_.integer("num_key_value_heads", 1, max_heads).value_or(result_.num_heads);
-    const auto features = top_.integer("hidden_size", 1, max_features);
-    const auto given = top_.integer("head_dim", 1, max_head_dim);
+    const bool gemma3 = model_.name == "gemma3_text";  // whose published files leave out what is as in its code
+    const auto heads = top_.integer("num_attention_heads", 1, max_heads),
+               features = top_.integer("hidden_size", 1, max_features);
+    if (!heads && !gemma3) top_.missing("num_attention_heads", "model_type " + std::string(model_.name));
+    result_.num_heads = heads.value_or(8);
+    result_.num_kv_heads = top_.integer("num_key_value_heads", 1, max_heads).value_or(gemma3 ? 4 : result_.num_heads);
+    auto given = top_.integer("head_dim", 1, max_head_dim);
+    if (!given && gemma3) given = 256;
     if (!given && !features) top_.missing("head_dim", "without hidden_size the encoding");
-    result_.head_dim = given ? *given : divided_head_dim(*features, result_.num_heads);
+    result_.head_dim = given ? *given : divided_head_dim(top_, *features, result_.num_heads);
     require_sane_head();
     context_.rotary_head = result_.head_dim;
     context_.options.layout = model_.layout;
@@ -95,23 +101,38 @@ class RopeResolver {
     if (!neox)
       if (const auto part = top_.number("rotary_pct"); part && *part != 1)
         top_.refuse_field("rotary_pct", "is not of model_type " + std::string(model_.name));
+    require_usual_flags();
     if (const auto type = top_.text("position_embedding_type")) {
-      const bool fits =
-          *type == "rope" || *type == "rotary" || (*type == "rope_gptj" && model_.layout == PairLayout::interleaved);
+      const bool fits = *type == "rope" || *type == "rotary" ||
+                        (*type == "rope_gptj" && model_.layout == PairLayout::interleaved) ||
+                        (*type == "nope" && model_.name == "granitemoehybrid");  // LayerPlan has read it as well
       if (!fits) top_.refuse_field("position_embedding_type", "contradicts model_type " + std::string(model_.name));
     }
     read_lengths();
   }
 
+  /// Flags that many files have, and that say what the model_type says already.
+  void require_usual_flags() {
+    const std::string contradicts = "contradicts model_type " + std::string(model_.name);
+    if (const auto axes = top_.flag("use_mrope"); axes && *axes != model_.sections)
+      top_.refuse_field("use_mrope", contradicts);
+    if (const auto adjacent = top_.flag("rope_interleaved");
+        adjacent && *adjacent != (model_.layout == PairLayout::interleaved))
+      top_.refuse_field("rope_interleaved", contradicts);
+    if (const auto scaled = top_.flag("scale_attn_weights"); scaled && !*scaled)
+      top_.refuse_field("scale_attn_weights", "is not supported");
+  }
+
   void read_lengths() {
-    result_.max_positions = top_.integer("max_position_embeddings", 1, max_length).value_or(0);
+    const auto length = top_.integer("max_position_embeddings", 1, max_length);
+    result_.max_positions = length.value_or(model_.name == "gemma3_text" ? 131072 : 0);
     context_.original_positions = top_.integer("original_max_position_embeddings", 1, max_length);
     if (model_.name == "gpt_oss")
       context_.original_positions =
           top_.integer({"original_max_position_embeddings", "initial_context_length"}, 1, max_length);
     if (context_.original_positions && result_.max_positions != 0 &&
         *context_.original_positions > result_.max_positions)
-      refuse("max_position_embeddings must be at least original_max_position_embeddings = " +
+      refuse(top_.path("max_position_embeddings") + " must be at least original_max_position_embeddings = " +
              std::to_string(*context_.original_positions) + ", got " + std::to_string(result_.max_positions));
   }
 
@@ -119,7 +140,7 @@ class RopeResolver {
     result_.num_heads = needed(top_, {"n_head", "num_attention_heads"}, max_heads, model_);
     result_.num_kv_heads = result_.num_heads;
     const Index features = needed(top_, {"n_embd", "hidden_size"}, max_features, model_);
-    result_.head_dim = divided_head_dim(features, result_.num_heads);
+    result_.head_dim = divided_head_dim(top_, features, result_.num_heads);
     require_sane_head();
     result_.num_layers = top_.integer({"n_layer", "num_hidden_layers"}, 1, max_layers).value_or(0);
     result_.max_positions =
@@ -166,7 +187,7 @@ class RopeResolver {
     const bool grouped = top_.flag("new_decoder_architecture").value_or(model_.name == "RefinedWeb");
     const bool shared = top_.flag("multi_query").value_or(true);
     result_.num_kv_heads = grouped ? kv_heads.value_or(result_.num_heads) : shared ? 1 : result_.num_heads;
-    result_.head_dim = divided_head_dim(features, result_.num_heads);
+    result_.head_dim = divided_head_dim(top_, features, result_.num_heads);
     require_sane_head();
     context_.rotary_head = result_.head_dim;
     context_.options.layout = model_.layout;
@@ -177,13 +198,15 @@ class RopeResolver {
 
   void require_sane_head() const {
     if (result_.head_dim > max_head_dim)
-      refuse("head_dim must be at most " + std::to_string(max_head_dim) + ", got " + std::to_string(result_.head_dim));
+      refuse(top_.path("head_dim") + " must be at most " + std::to_string(max_head_dim) + ", got " +
+             std::to_string(result_.head_dim));
   }
 
   void read_scale() {
     result_.softmax_scale = 1 / std::sqrt(static_cast<double>(result_.head_dim));
     if (model_.name == "gemma2" || model_.name == "gemma3_text") {
-      const auto scalar = top_.positive("query_pre_attn_scalar", max_factor);
+      auto scalar = top_.positive("query_pre_attn_scalar", max_factor);
+      if (!scalar && model_.name == "gemma3_text") scalar = 256;
       if (!scalar) top_.missing("query_pre_attn_scalar", "model_type " + std::string(model_.name));
       result_.softmax_scale = 1 / std::sqrt(*scalar);
     }
@@ -236,12 +259,27 @@ class RopeResolver {
       ResolvedRope rope = RopeDictionary(own ? &*own : nullptr, context).resolve();
       softmax_factor = rope.softmax_factor;
       layers.temperature = rope.temperature;
+      if (model_.plain_windows && layers.window && !nested) rope.rope.scaling = PlainRope{};
       if (kind.rotates) layers.encoding = std::move(rope.rope);
       if (!kind.rotates && model_.name == "llama4_text") layers.temperature = still_temperature();
       result_.kinds.push_back(std::move(layers));
     }
     if (model_.name == "llama4_text") still_temperature();  // so that its fields are read
     if (model_.dialect == Dialect::deepseek) result_.softmax_scale *= softmax_factor;
+  }
+
+  /// DeepSeek-V3.2 chooses the keys that a query sees by heads of their own in every layer: the first features of these
+  /// turn as the last of the others do, but as halves.
+  void add_indexer() {
+    ModelRope rope = result_.rope();
+    rope.options.head_dim = needed(top_, {"index_head_dim"}, max_head_dim, model_);
+    rope.options.rotary_offset = 0;
+    rope.options.layout = PairLayout::half_split;
+    rope.options.output_layout.reset();
+    if (rope.options.rotary_dim > rope.options.head_dim)
+      top_.refuse_field("index_head_dim",
+                        "must be at least qk_rope_head_dim = " + std::to_string(rope.options.rotary_dim));
+    result_.kinds.push_back({.name = "indexer", .encoding = std::move(rope)});
   }
 
   /// Llama 4: queries of the layers that do not rotate grow with their position.

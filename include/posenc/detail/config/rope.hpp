@@ -18,6 +18,7 @@ namespace posenc::inline v0::detail::config {
 
 /// What a dictionary does not hold itself.
 struct RopeContext {
+  std::string path = {};                 ///< of the object that it is in, with a dot behind; empty: the top
   RopeOptions options = {};              ///< head_dim, rotary_offset, layouts; rotary_dim and base to be found
   Index rotary_head = 0;                 ///< the features that rotary_part is a part of
   double default_base = 0;               ///< 0: the base must be given
@@ -85,6 +86,9 @@ class RopeDictionary {
   }
 
  private:
+  /// The path of a field beside the dictionary.
+  std::string beside(std::string_view key) const { return context_.path + std::string(key); }
+
   std::string_view type_name() const { return rope_type_names[static_cast<std::size_t>(type_)]; }
 
   /// rope_type, or type; "su" is longrope, and "mrope" is default with sections.
@@ -117,9 +121,10 @@ class RopeDictionary {
     const auto given = both("rope_theta", context_.base, max_base);
     if (given && *given <= 1) {
       const bool within = fields_ != nullptr && fields_->has("rope_theta");
-      refuse(within ? fields_->path("rope_theta") : context_.base_name, "must be above 1", Json(*given));
+      refuse(within ? fields_->path("rope_theta") : beside(context_.base_name), "must be above 1", Json(*given));
     }
-    if (!given && context_.default_base == 0) refuse("rope_theta is missing: this model_type has no usual one");
+    if (!given && context_.default_base == 0)
+      refuse(beside("rope_theta") + " is missing: this model_type has no usual one");
     return given ? *given : context_.default_base;
   }
 
@@ -130,7 +135,7 @@ class RopeDictionary {
     if (type_ == RopeType::proportional) dim = 2 * (dim / 2);
     if (context_.rotary_dim) {
       if (part && dim != *context_.rotary_dim)
-        refuse("rotary_dim", "contradicts partial_rotary_factor, which makes " + std::to_string(dim),
+        refuse(beside("rotary_dim"), "contradicts partial_rotary_factor, which makes " + std::to_string(dim),
                Json(*context_.rotary_dim));
       dim = *context_.rotary_dim;
     }
@@ -138,7 +143,7 @@ class RopeDictionary {
       refuse("the number of rotary features must be even and positive, got " + std::to_string(dim) + " of " +
              std::to_string(whole));
     if (dim > whole)
-      refuse("rotary_dim must be at most the features of a head, " + std::to_string(whole) + ", got " +
+      refuse(beside("rotary_dim") + " must be at most the features of a head, " + std::to_string(whole) + ", got " +
              std::to_string(dim));
     return dim;
   }
@@ -156,11 +161,11 @@ class RopeDictionary {
     if (!may_be_absent && !fields_->is_null("factor"))
       fields_->missing("factor", "rope_type " + std::string(type_name()));
     if (!context_.max_positions)
-      refuse("max_position_embeddings is missing: " + fields_->path("factor") + " follows from it");
+      refuse(beside("max_position_embeddings") + " is missing: " + fields_->path("factor") + " follows from it");
     const double ratio = static_cast<double>(*context_.max_positions) / static_cast<double>(trained);
     if (ratio < 1)
-      refuse("max_position_embeddings must be at least original_max_position_embeddings = " + std::to_string(trained) +
-             ", got " + std::to_string(*context_.max_positions));
+      refuse(beside("max_position_embeddings") + " must be at least original_max_position_embeddings = " +
+             std::to_string(trained) + ", got " + std::to_string(*context_.max_positions));
     return ratio;
   }
 
@@ -188,7 +193,8 @@ class RopeDictionary {
         resolved.rope.scaling = LinearRope{factor()};
         return;
       case RopeType::dynamic:
-        if (!context_.max_positions) refuse("max_position_embeddings is missing: rope_type dynamic needs it");
+        if (!context_.max_positions)
+          refuse(beside("max_position_embeddings") + " is missing: rope_type dynamic needs it");
         if (dim_ < 4) refuse("rope_type dynamic needs at least 4 rotary features, got " + std::to_string(dim_));
         resolved.rope.scaling =
             DynamicNtkOptions{.factor = factor(), .max_position_embeddings = *context_.max_positions};
@@ -285,7 +291,7 @@ class RopeDictionary {
   std::vector<Index> sections(Index num_pairs) {
     const Json* list = fields_ == nullptr ? nullptr : fields_->take("mrope_section");
     if (list == nullptr) {
-      if (fields_ == nullptr) refuse("rope_scaling.mrope_section is missing: this model_type needs it");
+      if (fields_ == nullptr) refuse(beside("rope_scaling.mrope_section") + " is missing: this model_type needs it");
       fields_->missing("mrope_section", "this model_type");
     }
     if (!list->is_array() || list->size() != 3)
