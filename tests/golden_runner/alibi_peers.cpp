@@ -28,9 +28,7 @@ using posenc::SinusoidalOptions;
 
 void mlx_sinusoidal(Case& c) {
   const auto dim = c.get<Index>("dims");
-  SinusoidalOptions options = c.has("min_freq")
-                                  ? SinusoidalOptions::mlx(dim, c.get<double>("min_freq"), c.get<double>("max_freq"))
-                                  : SinusoidalOptions::mlx(dim);
+  auto options = SinusoidalOptions::mlx(dim, c.get_or("min_freq", 1e-4), c.get_or("max_freq", 1.0));
   if (c.get_or("full_turns", false)) options.frequency_scale *= 2 * std::numbers::pi;
   if (c.get_or("cos_first", false)) options.layout = posenc::SinusoidalLayout::cos_sin;
   c.compare("default scale", Tolerance::relative(1e-6), Matrix<double>::Constant(1, 1, options.scale),

@@ -4,6 +4,7 @@
 
 #include <posenc/attention.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -24,6 +25,11 @@ namespace {
 using posenc::AttentionOptions;
 using posenc::Positions;
 using posenc::ProjectionWeights;
+
+/// What is left of a large score's digits, rounded to float by the peer and by us, is what its weight may differ by.
+Tolerance of_scores(double largest) {
+  return Tolerance::absolute(std::max(5e-6, 0x1p-22 * largest), "5e-6, 2^-22 |score|");
+}
 
 /// Llama's layer, `chunks` tokens at a time: keys are rotated once and kept. Returns the output of all tokens.
 template <class Mask>
@@ -62,10 +68,9 @@ Matrix<float> in_chunks(const ProjectionWeights<float>& weights, const posenc::R
 
 }  // namespace
 
-/// Heads with a scale and a mask, some with a soft cap or a sink. Where all keys of a query are hidden the peer averages, and this library gives zeros:
-/// that is required of these, and the others are compared.
+/// Heads with a scale and a mask, some with a soft cap or a sink. Where all keys of a query are hidden the peer
+/// averages, and this library gives zeros: that is required of these, and the others are compared.
 void attention_core(Case& c) {
-  const auto tolerance = Tolerance::absolute(5e-6);
   const Heads q = heads(c, "q"), k = heads(c, "k"), v = heads(c, "v");
   const Heads out = heads(c, "out", posenc::TensorLayout::bthd);
   const auto visible = c.array<std::int64_t>("visible");
@@ -93,6 +98,8 @@ void attention_core(Case& c) {
                                  .head = head,
                                  .kv_head = kv_head};
         if (has_sinks) options.sink = static_cast<double>(sinks[head]);
+        const Tolerance tolerance =
+            of_scores(scale * (k(batch, kv_head).transpose() * q(batch, head)).cwiseAbs().maxCoeff());
         const Matrix<float> weights = posenc::attention_weights(q(batch, head), k(batch, kv_head), options, masks...);
         const auto compare = [&](const std::string& check, const Matrix<float>& ours, const auto& peer) {
           for (Index query = 0; query < queries.size(); ++query) {
@@ -119,15 +126,14 @@ void attention_core(Case& c) {
 void torch_multi_head_attention(Case& c) {
   const auto tolerance = Tolerance::absolute(2e-5);
   const auto embed_dim = c.get<Index>("embed_dim");
-  const Vector<float> in_bias = vector(c, "in_proj_bias");
-  ProjectionWeights<float> weights{.query = {},
-                                   .key = {},
-                                   .value = {},
-                                   .output = linear_weight(c, "out_proj_weight"),
-                                   .query_bias = in_bias.head(embed_dim),
-                                   .key_bias = in_bias.segment(embed_dim, embed_dim),
-                                   .value_bias = in_bias.tail(embed_dim),
-                                   .output_bias = vector(c, "out_proj_bias")};
+  ProjectionWeights<float> weights{.query = {}, .key = {}, .value = {}, .output = linear_weight(c, "out_proj_weight")};
+  if (c.has_array("in_proj_bias")) {  // not where the module was made without biases
+    const Vector<float> in_bias = vector(c, "in_proj_bias");
+    weights.query_bias = in_bias.head(embed_dim);
+    weights.key_bias = in_bias.segment(embed_dim, embed_dim);
+    weights.value_bias = in_bias.tail(embed_dim);
+  }
+  if (c.has_array("out_proj_bias")) weights.output_bias = vector(c, "out_proj_bias");
   if (c.has_array("in_proj_weight")) {
     const Matrix<float> in = linear_weight(c, "in_proj_weight");
     weights.query = in.topRows(embed_dim);

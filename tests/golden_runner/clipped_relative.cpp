@@ -104,8 +104,11 @@ void shaw_tensor2tensor(Case& c) {
     for (Index head = 0; head < q.num_heads(); ++head) {
       Matrix<float> scores = k(batch, head).transpose() * q(batch, head);
       relative.add_scores(scores, k(batch, head), q(batch, head), keys, queries, head);
-      const auto shown = visible.at(batch, visible.size(1) == 1 ? 0 : head).array() != 0;
-      c.compare("logits", tolerance, shown.select(scores, 0.f), logits.at(batch, head));
+      const VisibleMask mask(visible, batch);
+      for (Index query = 0; query < scores.cols(); ++query)
+        for (Index key = 0; key < scores.rows(); ++key)
+          if (!mask.is_visible(key, query, head)) scores(key, query) = 0;
+      c.compare("logits", tolerance, scores, logits.at(batch, head));
 
       with_masks(visible, batch, keys, queries, [&](const std::string& suffix, const auto&... masks) {
         const AttentionOptions options{
@@ -153,7 +156,8 @@ void shaw_opennmt(Case& c) {
         c.array<float>("bias_table").matrix(),
         {.num_buckets = c.get<Index>("relative_positions_buckets"),
          .max_distance = mode,
-         .direction = bidirectional ? posenc::T5Direction::bidirectional : posenc::T5Direction::causal});
+         .direction = bidirectional ? posenc::T5Direction::bidirectional : posenc::T5Direction::causal,
+         .arithmetic = posenc::T5Arithmetic::float32});
     const auto bucket = c.array<std::int64_t>("bucket");  // [query, key]
     for (Index query = 0; query < bucket.size(0); ++query)
       for (Index key = 0; key < bucket.size(1); ++key)

@@ -22,11 +22,12 @@
 
 namespace golden {
 
-/// A mask of a peer, [batch, 1 or heads, query, key]: 1 where a query may attend. An encoding of the runner's own, as a
-/// user would write it: it goes by token, not by position, so that it works on tiles and behind a cache.
+/// A mask of a peer, [1 or batch, 1 or heads, query, key]: 1 where a query may attend. An encoding of the runner's own,
+/// as a user would write it: it goes by token, not by position, so that it works on tiles and behind a cache.
 class VisibleMask {
  public:
-  VisibleMask(const Tensor<std::int64_t>& visible, Index batch) : visible_(&visible), batch_(batch) {}
+  VisibleMask(const Tensor<std::int64_t>& visible, Index batch)
+      : visible_(&visible), batch_(visible.size(0) == 1 ? 0 : batch) {}
 
   template <posenc::MutableDense Scores>
   void add_bias(Scores&& scores, const posenc::Positions& keys, const posenc::Positions& queries, Index head) const {
@@ -106,8 +107,8 @@ struct Layer {
   posenc::MultiHeadAttentionOptions options;
 };
 
-/// A layer with some encodings against the peer's output [batch, query, features] and weights [batch, heads, query, key];
-/// the output as the reference attention makes it and as the streaming one does.
+/// A layer with some encodings against the peer's output [batch, query, features] and weights [batch, heads, query,
+/// key]; the output as the reference attention makes it and as the streaming one does.
 template <class... Encodings>
 void compare_layer(Case& c, const std::string& suffix, const Tolerance& tolerance, Layer of, const LayerInput& input,
                    Index batch, const Tensor<float>& weights, const Tensor<float>& output,
@@ -125,7 +126,8 @@ void compare_layer(Case& c, const std::string& suffix, const Tolerance& toleranc
   }
 }
 
-/// Calls f(suffix, output) with the output of one head as the reference attention makes it, and as the streaming one does.
+/// Calls f(suffix, output) with the output of one head as the reference attention makes it, and as the streaming one
+/// does.
 template <class Queries, class Keys, class Values, class F, class... Encodings>
 void attend_both_ways(const Queries& q, const Keys& k, const Values& v, const posenc::AttentionOptions& options, F f,
                       const Encodings&... encodings) {

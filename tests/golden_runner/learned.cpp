@@ -101,8 +101,8 @@ void behind_offset(Case& c) {
   for (Index batch = 0; batch < out.size(0); ++batch) c.compare("look-up", exact, rows, out.at(batch));
 }
 
-/// x-transformers: columns times D^-0.5. An offset is added to all positions; or each batch starts at a token of its
-/// own, and what comes before it is at position 0.
+/// x-transformers: columns times D^-0.5. An offset is added to all positions. Each batch may start at a token of its
+/// own, and what would be in front of the table is in its first column.
 void scaled(Case& c) {
   const auto table = c.array<float>("table");
   auto options = LearnedAbsoluteOptions::x_transformers(table.size(1));
@@ -117,7 +117,8 @@ void scaled(Case& c) {
   const auto seq_start = c.array<std::int64_t>("seq_start");
   for (Index batch = 0; batch < out.size(0); ++batch) {
     std::vector<std::int64_t> positions;
-    for (Index t = 0; t < out.size(1); ++t) positions.push_back(std::max<std::int64_t>(0, t - seq_start(batch)));
+    for (Index t = 0; t < out.size(1); ++t)
+      positions.push_back(std::max<std::int64_t>(-options.offset, t - seq_start(batch)));
     c.compare("look-up, scaled", exact, rows_at(learned, positions), out.at(batch));
   }
 }

@@ -46,7 +46,7 @@ endif()
 set(last_of_q_out "(\"cohere/q_out\"[^]]*][^]]*),[^]]*]")  # the shape, then the data up to the last number
 reject("a number that is wrong" "${last_of_q_out}" "\\1,9.5]" "the peer's is 9.5")
 reject("an input that is wrong" "(\"cohere/k\"[^]]*][^]]*),[^]]*]" "\\1,9.5]" "off by")
-reject("a position that is wrong" "(\"cohere/position_ids\"[^]]*][^]]*),[^]]*]" "\\1,4]" "off by")
+reject("a position that is wrong" "(\"cohere/position_ids\"[^]]*][^]]*),[^]]*]" "\\1,4321]" "off by")
 reject("a missing number" "${last_of_q_out}" "\\1]" "its shape is")
 reject("a kind of case that nobody knows" "half_negative_angle" "quarter_split"
   "nothing consumes it: layout quarter_split")

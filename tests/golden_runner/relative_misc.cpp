@@ -2,6 +2,7 @@
 
 // relative_misc: Swin's windows; XLNet's table of sinusoids and its shift; x-transformers' bias from a small network.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -56,14 +57,18 @@ void swin(Case& c) {
   }
 }
 
-/// XLNet: sinusoids of distances from the number of keys down.
+/// XLNet: sinusoids of distances from the number of keys down, in a causal model ("uni") to 0. Beyond clamp_len, where
+/// it is positive, a distance is clamp_len.
 void table_of_distances(Case& c) {
   const auto peer = c.array<float>("table");
   const Index num_keys = c.get<Index>("k_len"), num_queries = c.get<Index>("q_len");
-  c.expect("attn_type", "bi");
-  c.expect("clamp_len", -1);
+  const auto attn_type = c.get<std::string>("attn_type");
+  if (attn_type != "bi" && attn_type != "uni") throw UnknownKind("attn_type " + attn_type);
+  const Index end = attn_type == "bi" ? -num_queries : -1;
+  const auto clamp_len = c.get<std::int64_t>("clamp_len");
   std::vector<std::int64_t> distances;
-  for (Index distance = num_keys; distance > -num_queries; --distance) distances.push_back(distance);
+  for (Index distance = num_keys; distance > end; --distance)
+    distances.push_back(clamp_len > 0 ? std::clamp<std::int64_t>(distance, -clamp_len, clamp_len) : distance);
   const posenc::Sinusoidal sinusoidal(posenc::SinusoidalOptions::roformer(c.get<Index>("d_model")));
   c.compare("XLNet table", Tolerance::absolute(5e-6), sinusoidal.table<float>(distances), peer.matrix());
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// T5: t5_bucket, t5_bias. (OpenNMT-py's layer with buckets is with that peer's other encodings, in clipped_relative.cpp.)
+// T5: t5_bucket, t5_bias. (OpenNMT-py's layer with buckets is with that peer's other encodings, clipped_relative.cpp.)
 
 #include <posenc/t5_bias.hpp>
 
@@ -27,10 +27,12 @@ using posenc::T5Arithmetic;
 using posenc::T5Bias;
 using posenc::T5Options;
 
-T5Options options(Case& c) {
+/// Float32 is the peers' arithmetic.
+T5Options options(Case& c, T5Arithmetic arithmetic = T5Arithmetic::float32) {
   return {.num_buckets = c.get<Index>("num_buckets"),
           .max_distance = c.get<std::int64_t>("max_distance"),
-          .direction = c.get<bool>("bidirectional") ? posenc::T5Direction::bidirectional : posenc::T5Direction::causal};
+          .direction = c.get<bool>("bidirectional") ? posenc::T5Direction::bidirectional : posenc::T5Direction::causal,
+          .arithmetic = arithmetic};
 }
 
 /// A product of integers of any size: whether a bucket begins at a distance is a comparison of two of them.
@@ -60,8 +62,8 @@ class Product {
   std::vector<std::uint32_t> digits_{1};  // the lowest first
 };
 
-/// The bucket by integers alone: j (E + j of its side) is reached at the distance a where (M/E)^j <= (a/E)^K, K being the
-/// number of buckets that grow.
+/// The bucket by integers alone: j (E + j of its side) is reached at the distance a where (M/E)^j <= (a/E)^K, K being
+/// the number of buckets that grow.
 Index bucket_by_integers(std::int64_t key_minus_query, const T5Options& options) {
   const bool bidirectional = options.direction == posenc::T5Direction::bidirectional;
   const Index count = bidirectional ? options.num_buckets / 2 : options.num_buckets;
@@ -104,8 +106,7 @@ void layer(Case& c) {
 /// exact arithmetic is not the peers' code in double, which is off elsewhere, but whole numbers.
 void t5_bucket(Case& c) {
   c.require("peers agree", c.get<bool>("xtr_equal") && c.get<bool>("onmt_equal"));
-  T5Options exact = options(c), in_float = exact;
-  in_float.arithmetic = T5Arithmetic::float32;
+  const T5Options exact = options(c, T5Arithmetic::exact), in_float = options(c);
   const auto distances = c.array<std::int64_t>("relative_position");
   const auto bucket = c.array<std::int64_t>("bucket"), bucket_in_double = c.array<std::int64_t>("bucket_f64");
 

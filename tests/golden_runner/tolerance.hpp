@@ -26,7 +26,8 @@ inline std::string short_scientific(double value, int digits = 1) {
 
 /// How far a number may be from the recorded one, and in which unit that distance is measured.
 ///
-/// The limits are those of tests/golden/README.md, word for word; none was fitted to what this library computes.
+/// The limits are those of tests/golden/README.md, word for word; none was fitted to what this library computes. They
+/// are for numbers around 1: where scores or embeddings are far larger, their last digit in float is allowed as well.
 class Tolerance {
  public:
   /// |ours - peer| <= limit
