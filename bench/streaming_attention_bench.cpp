@@ -310,5 +310,5 @@ void add_benchmarks() {
   add_long<Causal>("causal");
   add_long<Alibi>("alibi");
   bench::add<DecodeCase>("streaming/decode/float", {"Hkv", "D", "Tk"},
-                         {{8, 64, 4096}, {8, 128, 4096}, {2, 128, 4096}, {1, 128, 131072}});
+                         {{8, 64, 4096}, {8, 128, 4096}, {2, 128, 4096}, {2, 128, 32768}, {1, 128, 131072}});
 }

@@ -46,9 +46,15 @@ struct AttentionState {
     for (Index query = 0; query < values.cols(); ++query) {
       const Scalar largest = std::max(maxima[query], other.maxima[query]);
       if (largest == -std::numeric_limits<Scalar>::infinity()) continue;  // neither has seen anything
-      const Scalar mine = std::exp(maxima[query] - largest), theirs = std::exp(other.maxima[query] - largest);
-      values.col(query) = mine * values.col(query) + theirs * other.values.col(query);
-      sums[query] = mine * sums[query] + theirs * other.sums[query];
+      if (maxima[query] < largest) {  // the same operations whichever of both is called, for the same bits
+        const Scalar factor = std::exp(maxima[query] - largest);
+        values.col(query) = factor * values.col(query) + other.values.col(query);
+        sums[query] = factor * sums[query] + other.sums[query];
+      } else {
+        const Scalar factor = std::exp(other.maxima[query] - largest);
+        values.col(query) += factor * other.values.col(query);
+        sums[query] += factor * other.sums[query];
+      }
       maxima[query] = largest;
     }
   }

@@ -73,7 +73,6 @@ class AttentionWorkspace {
     maxima_.resize(num_queries);
     sums_.resize(num_queries);
     shifts_.resize(num_queries / panel);
-    single_scores_.resize(num_keys);
     term_.resize(max_distances * panel);
     edges_.resize(4 * num_queries);
     skewed_scores_.resize((max_distances + panel) * panel);
@@ -91,8 +90,8 @@ class AttentionWorkspace {
     const Index scalars = query_columns_.size() + rotated_columns_.size() + query_panels_.size() +
                           output_panels_.size() + keys_.size() + rotated_keys_.size() + values_.size() +
                           scores_.size() + score_columns_.size() + output_columns_.size() + distances_.size() +
-                          maxima_.size() + sums_.size() + shifts_.size() + single_scores_.size() + term_.size() +
-                          edges_.size() + skewed_scores_.size() + skewed_weights_.size();
+                          maxima_.size() + sums_.size() + shifts_.size() + term_.size() + edges_.size() +
+                          skewed_scores_.size() + skewed_weights_.size();
     return scalars * static_cast<Index>(sizeof(Scalar));
   }
 
@@ -118,8 +117,8 @@ class AttentionWorkspace {
 
   Index head_dim_, value_dim_;
   Matrix<Scalar> query_columns_, rotated_columns_, keys_, rotated_keys_, values_, score_columns_, output_columns_;
-  Vector<Scalar> query_panels_, output_panels_, scores_, distances_, maxima_, sums_, shifts_, single_scores_, term_,
-      edges_, skewed_scores_, skewed_weights_;
+  Vector<Scalar> query_panels_, output_panels_, scores_, distances_, maxima_, sums_, shifts_, term_, edges_,
+      skewed_scores_, skewed_weights_;
 };
 
 }  // namespace posenc::inline v0

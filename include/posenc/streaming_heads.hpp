@@ -3,8 +3,11 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
+#include <optional>
 #include <span>
 #include <type_traits>
 
@@ -38,6 +41,9 @@ struct OnCallingThread {
 };
 
 /// Streaming attention of all heads, in tasks of a head and a block of queries that any threads may run.
+///
+/// A few queries, those of a step of decoding, are computed side by side, all heads of a task together: keys and values are
+/// then read once for all heads that share them, and in the order of memory. There are as many tasks as workspaces.
 ///
 ///   std::vector<AttentionWorkspace<float>> workspaces(num_threads, AttentionWorkspace<float>(D, Dv));
 ///   streaming_attend_heads_into(o, q, k, v, {.query_positions = p, .key_positions = p, .num_heads = 8, .num_kv_heads = 2},
@@ -95,29 +101,68 @@ StreamCount streaming_attend_heads_into(Outputs&& outputs, const Queries& q, con
           q.middleRows(head * dim, dim), k.middleRows(one.kv_head * dim, dim),
           v.middleRows(one.kv_head * value_dim, value_dim), one, workspace);
   }
+  using Scalar = typename std::remove_cvref_t<decltype(workspaces[0])>::Scalar;
   for (Index head = 0; head < num_heads && q.cols() > 0; ++head) {
-    using Scalar = typename std::remove_cvref_t<decltype(workspaces[0])>::Scalar;
     [[maybe_unused]] const AttentionOptions one = of_head(head);
     (detail::AttentionTrial<Scalar>(workspaces[0], one)(encodings), ...);
+  }
+
+  std::atomic<Index> tiles = 0, skipped = 0;
+  const auto add = [&](const StreamCount& count) {
+    tiles += count.tiles;
+    skipped += count.skipped;
+  };
+  if (detail::are_few_queries<Scalar>(q.cols())) {
+    // A task for every worker, unless that were too many for a workspace: all its heads and queries side by side.
+    using Out = typename std::remove_cvref_t<Outputs>::Scalar;
+    using Single = detail::SingleHead<Scalar, std::remove_cvref_t<decltype(q.block(0, 0, 0, 0))>,
+                                      std::remove_cvref_t<decltype(k.middleRows(0, 0))>,
+                                      std::remove_cvref_t<decltype(v.middleRows(0, 0))>, Encodings...>;
+    const Index num_singles = num_heads * q.cols();
+    const Index most = Single::Stream::most_side_by_side(workspaces[0]);
+    const Index num_tasks =
+        std::max((num_singles + most - 1) / most, std::min(static_cast<Index>(std::size(workspaces)), num_singles));
+    parallel_for(num_tasks, [&](Index task, Index worker) {
+      std::array<std::optional<Single>, Single::Stream::max_streams> singles;
+      std::array<typename Single::Stream*, Single::Stream::max_streams> streams;
+      const Index first = task * num_singles / num_tasks, last = (task + 1) * num_singles / num_tasks;
+      for (Index i = first; i < last; ++i) {
+        const Index head = i / q.cols(), query = i % q.cols();
+        AttentionOptions one = of_head(head);
+        one.query_positions = options.query_positions.segment(query, 1);
+        auto& single = singles[static_cast<std::size_t>(i - first)];
+        single.emplace(q.block(head * dim, query, dim, 1), k.middleRows(one.kv_head * dim, dim),
+                       v.middleRows(one.kv_head * value_dim, value_dim), one,
+                       workspaces[static_cast<std::size_t>(worker)], encodings...);
+        streams[static_cast<std::size_t>(i - first)] = &single->stream;
+        single->stream.begin(0, i - first);
+      }
+      add(Single::Stream::run_side_by_side({streams.data(), static_cast<std::size_t>(last - first)},
+                                           [&](Index i, Scalar, Scalar sum, const Scalar* values) {
+                                             const Index head = (first + i) / q.cols(), query = (first + i) % q.cols();
+                                             const Scalar factor = sum == 0 ? Scalar(0) : 1 / sum;
+                                             auto output = outputs.col(query).segment(head * value_dim, value_dim);
+                                             for (Index d = 0; d < output.size(); ++d)
+                                               output.coeffRef(d) = static_cast<Out>(values[d] * factor);
+                                           }));
+    });
+    return {tiles, skipped};
   }
 
   // As large as a workspace holds, which is the fastest, but for few heads not so large that there are too few tasks.
   const Index most = workspaces[0].block_queries();
   const Index block = std::clamp(q.cols() * num_heads / 8 / 64 * 64, std::min<Index>(most, 256), most);
   const Index num_blocks = (q.cols() + block - 1) / block;
-  std::atomic<Index> tiles = 0, skipped = 0;
   parallel_for(num_heads * num_blocks, [&](Index task, Index worker) {
     const Index head = task % num_heads;
     const Index first = (num_blocks - 1 - task / num_heads) * block;  // the longest of a causal attention first
     const Index size = std::min(block, q.cols() - first);
     AttentionOptions one = of_head(head);
     one.query_positions = options.query_positions.segment(first, size);
-    const StreamCount count = streaming_attend_into(
-        outputs.block(head * value_dim, first, value_dim, size), q.block(head * dim, first, dim, size),
-        k.middleRows(one.kv_head * dim, dim), v.middleRows(one.kv_head * value_dim, value_dim), one,
-        workspaces[static_cast<std::size_t>(worker)], encodings...);
-    tiles += count.tiles;
-    skipped += count.skipped;
+    add(streaming_attend_into(outputs.block(head * value_dim, first, value_dim, size),
+                              q.block(head * dim, first, dim, size), k.middleRows(one.kv_head * dim, dim),
+                              v.middleRows(one.kv_head * value_dim, value_dim), one,
+                              workspaces[static_cast<std::size_t>(worker)], encodings...));
   });
   return {tiles, skipped};
 }

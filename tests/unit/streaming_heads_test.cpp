@@ -3,7 +3,9 @@
 #include "../property/allocations.hpp"  // before Eigen
 
 #include <posenc/alibi.hpp>
+#include <posenc/clipped_relative.hpp>
 #include <posenc/masks.hpp>
+#include <posenc/rope.hpp>
 #include <posenc/rope_table.hpp>
 #include <posenc/streaming_heads.hpp>
 
@@ -12,6 +14,8 @@
 #include <atomic>
 #include <stdexcept>
 #include <thread>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../streaming.hpp"
@@ -47,6 +51,19 @@ struct Backwards {
   void operator()(Index num_tasks, Body body) const {
     for (Index task = num_tasks - 1; task >= 0; --task) body(task, Index{0});
   }
+};
+
+/// Heads whose nearest keys are not the same: every other one takes the 500th and later ones for far.
+struct FarHeads {
+  template <class Scores>
+  void add_bias(Scores&& scores, const Positions& keys, const Positions& queries, Index head) const {
+    for (Index j = 0; j < queries.size(); ++j)
+      for (Index i = 0; i < keys.size(); ++i) scores(i, j) -= is_far(keys.token(i), head) ? 3 : 0;
+  }
+  BiasBounds bounds(const Positions& keys, const Positions& /*queries*/, Index head) const {
+    return {is_far(keys.token(keys.size() - 1), head) ? -3.0 : 0.0, is_far(keys.token(0), head) ? -3.0 : 0.0};
+  }
+  static bool is_far(Index token, Index head) { return head % 2 == 1 && token >= 500; }
 };
 
 constexpr Index dim = 16, value_dim = 9;
@@ -121,6 +138,57 @@ TEST_CASE("Two threads give the same bits as one, and so does any order of tasks
   CHECK(same_bits(x.streamed(x.options(), 1, Backwards{}, rope, Alibi(4), CausalMask{}), once));
 }
 
+TEMPLATE_TEST_CASE("Few queries side by side give the bits of each alone, on any number of threads",
+                   "[streaming_heads]", float, Eigen::half) {
+  const Index num_keys = 1100;  // three stretches
+  for (const auto& heads : {std::pair<Index, Index>{6, 6}, {8, 2}, {7, 1}, {40, 8}})
+    for (const Index num_queries : {1, 2}) {
+      const Index num_heads = heads.first, num_kv_heads = heads.second;
+      CAPTURE(num_heads, num_kv_heads, num_queries);
+      const auto q = random_matrix<TestType>(num_heads * dim, num_queries, 1);
+      const auto k = random_matrix<TestType>(num_kv_heads * dim, num_keys, 2);
+      const auto v = random_matrix<TestType>(num_kv_heads * value_dim, num_keys, 3);
+      const Place place = behind_a_cache(num_queries, num_keys);
+      HeadsOptions options{.query_positions = place.queries(),
+                           .key_positions = place.keys(),
+                           .num_heads = num_heads,
+                           .num_kv_heads = num_kv_heads};
+      const auto check = [&](const auto&... encodings) {
+        Matrix<float> alone(num_heads * value_dim, num_queries);
+        AttentionWorkspace<float> workspace(dim, value_dim);
+        StreamCount count;
+        for (Index head = 0; head < num_heads; ++head) {
+          const Index group = head / (num_heads / num_kv_heads);
+          AttentionOptions one = place.options();
+          one.soft_cap = options.soft_cap;
+          if (options.sinks.size() > 0) one.sink = options.sinks[head];
+          one.head = head;
+          one.kv_head = group;
+          count += streaming_attend_into(alone.middleRows(head * value_dim, value_dim), q.middleRows(head * dim, dim),
+                                         k.middleRows(group * dim, dim), v.middleRows(group * value_dim, value_dim),
+                                         one, workspace, encodings...);
+        }
+        for (const Index num_threads : {1, 2, 3, 16}) {
+          std::vector<AttentionWorkspace<float>> workspaces(static_cast<std::size_t>(num_threads), workspace);
+          Matrix<float> outputs(num_heads * value_dim, num_queries);
+          const StreamCount together =
+              streaming_attend_heads_into(outputs, q, k, v, options, workspaces, Threads{num_threads}, encodings...);
+          CHECK(same_bits(outputs, alone));
+          CHECK(together.tiles == count.tiles);
+          CHECK(together.skipped == count.skipped);
+        }
+      };
+      if constexpr (std::is_same_v<TestType, float>) {
+        check();
+        check(ClippedRelative<float>(random_matrix<float>(dim, 9, 4), random_matrix<float>(value_dim, 9, 5)));
+        check(FarHeads{}, SlidingWindow({.left = 700}));
+      }
+      options.sinks = Vector<double>::LinSpaced(num_heads, -1, 1);
+      options.soft_cap = 20;
+      check(RopeTable<float>(Rope({.head_dim = dim}), num_keys, 1000), Alibi(num_heads), CausalMask{});
+    }
+}
+
 TEST_CASE("Every task is counted", "[streaming_heads]") {
   const Heads x{4, 2, 700, 900};
   std::vector<AttentionWorkspace<float>> workspaces(2, AttentionWorkspace<float>(dim, value_dim));
@@ -138,9 +206,10 @@ TEST_CASE("Every task is counted", "[streaming_heads]") {
 }
 
 TEST_CASE("All heads work without allocation", "[streaming_heads]") {
-  const Heads x{4, 2, 70, 900};
+  const Index num_queries = GENERATE(1, 70);
+  const Heads x{4, 2, num_queries, 900};
   std::vector<AttentionWorkspace<float>> workspaces(1, AttentionWorkspace<float>(dim, value_dim));
-  Matrix<float> outputs(4 * value_dim, 70);
+  Matrix<float> outputs(4 * value_dim, num_queries);
   HeadsOptions options = x.options();
   options.sinks = Vector<double>::Zero(4);
   const RopeTable<float> rope(Rope({.head_dim = dim}), 900, 1000);

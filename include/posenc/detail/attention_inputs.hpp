@@ -34,9 +34,9 @@ struct Span {
   Index begin, size;
 };
 
-/// Calls action for 0, ..., n - 1: from the last of those with the highest bound down, and then up from there.
-template <class Bound, class Action>
-void near_to_far(Index n, Bound bound, Action action) {
+/// The last of 0, ..., n - 1 with the highest bound.
+template <class Bound>
+Index nearest_of(Index n, Bound bound) {
   Index nearest = n - 1;
   double best = -std::numeric_limits<double>::infinity();
   for (Index i = 0; i < n; ++i)
@@ -44,8 +44,17 @@ void near_to_far(Index n, Bound bound, Action action) {
       nearest = i;
       best = b;
     }
+  return nearest;
+}
+/// Calls action for 0, ..., n - 1: from the nearest down, and then up from there.
+template <class Action>
+void from_nearest(Index n, Index nearest, Action action) {
   for (Index i = nearest; i >= 0; --i) action(i);
   for (Index i = nearest + 1; i < n; ++i) action(i);
+}
+template <class Bound, class Action>
+void near_to_far(Index n, Bound bound, Action action) {
+  from_nearest(n, nearest_of(n, bound), action);
 }
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -126,10 +135,13 @@ class AttentionInputs {
     return {columns.data, rows, size, Eigen::OuterStride<>(columns.step)};
   }
 
-  /// How many queries load_queries takes.
-  Index max_queries() const {
-    return columns_of(q_, {0, 0}).data == nullptr ? work_.query_columns_.cols() : work_.block_queries();
+  /// Whether columns are read where they lie.
+  template <class X>
+  static bool is_in_place(const X& x) {
+    return columns_of(x, {0, 0}).data != nullptr;
   }
+  /// How many queries load_queries takes.
+  Index max_queries() const { return is_in_place(q_) ? work_.block_queries() : work_.query_columns_.cols(); }
   /// Reads a block of queries.
   void load_queries(Index first, Index num_queries) {
     first_ = first;

@@ -232,7 +232,7 @@ class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, E
     }
     if (!(preload && this->has_only_distances_) || (has_terms && !is_fused()))
       add_to_scores(tile, key, begin, size, preload, unbiased);
-    weigh_and_sum(tile, key, begin, runs);
+    weigh_and_sum(key, begin, runs);
     if constexpr (has_value_terms)
       if (!is_fused()) add_value_terms(tile, begin, size);
     return true;
@@ -276,7 +276,7 @@ class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, E
 
   /// One step of the online softmax: raises the running maxima to those of the scores, turns the scores into weights
   /// relative to them, and adds up weights and weighted values, of which the earlier ones are corrected.
-  void weigh_and_sum(Span tile, Index key, Index begin, const TileRuns& runs) {
+  void weigh_and_sum(Index key, Index begin, const TileRuns& runs) {
     alignas(64) std::array<Scalar, static_cast<std::size_t>(panel)> before, sums{}, correction;
     Scalar* const scores = this->work_.scores_.data();
     Scalar* const maxima = this->work_.maxima_.data() + begin;
