@@ -290,7 +290,7 @@ class Sinusoidal {
     constexpr bool in_floats = std::is_same_v<typename X::Scalar, float> && !X::IsRowMajor;
     [[maybe_unused]] const bool at_once =
         in_floats && x.innerStride() == 1 && 2 * frequencies_.size() == dim() && !options_.zero_position;
-    constexpr Index max = X::IsRowMajor ? IntegerRotations::unit : IntegerRotations::max_group, buffered = 4096;
+    constexpr Index max = X::IsRowMajor ? IntegerRotations::unit : IntegerRotations::max_group, buffered = 1024;
     alignas(64) std::array<float, static_cast<std::size_t>(buffered)> buffer;
     for (Index begin = 0; begin < frequencies_.size(); begin += max) {
       const Index size = std::min(max, frequencies_.size() - begin), cosines = std::min(size, dim() / 2 - begin);

@@ -107,15 +107,17 @@ TEST_CASE("The same bits for every size, layout, storage order and scalar", "[ro
   }
 }
 
-TEST_CASE("An output larger than the caches has the same bits", "[rope][rope_table]") {
+TEMPLATE_TEST_CASE("An output larger than the caches has the same bits", "[rope][rope_table]", float, Eigen::half,
+                   Eigen::bfloat16) {
+  using Scalar = TestType;
   const auto layout = GENERATE(PairLayout::half_split, PairLayout::interleaved);
   const Index num_heads = 32, head_dim = 128;
   const Index rotary_dim = GENERATE(128, 64, 48);
   const Index num_tokens =
-      detail::streamed_rotation_bytes / (num_heads * head_dim * static_cast<Index>(sizeof(float))) + 1;
+      detail::streamed_rotation_bytes / (num_heads * head_dim * static_cast<Index>(sizeof(Scalar))) + 1;
   const RopeTable<float> table(Rope({.head_dim = head_dim, .rotary_dim = rotary_dim, .layout = layout}), num_tokens);
-  const Matrix<float> x = Matrix<float>::Random(num_heads * head_dim, num_tokens);
-  Matrix<float> in_place = x, out = Matrix<float>::Zero(x.rows(), x.cols());
+  const Matrix<Scalar> x = random<Scalar>(num_heads * head_dim, num_tokens);
+  Matrix<Scalar> in_place = x, out = Matrix<Scalar>::Zero(x.rows(), x.cols());
   table(in_place, positions(num_tokens));
   table.rotate_into(out, x, positions(num_tokens));
   CHECK(same_bits(out, in_place));
@@ -136,6 +138,41 @@ TEST_CASE("Denormal numbers, infinities and NaN of bfloat16 are rounded as they 
   x(5, 0) = std::numeric_limits<bfloat16>::quiet_NaN();
   turn(x, positions(1));
   for (Index i = 0; i < 64; ++i) CHECK((Eigen::numext::isnan)(x(i, 0)) == (i == 5 || i == 37));
+}
+
+TEST_CASE("bfloat16 is rounded to the nearest, ties to even, in packets as alone", "[rope]") {
+  using Eigen::bfloat16;
+  const auto layout = GENERATE(PairLayout::half_split, PairLayout::interleaved);
+  Matrix<float> cos(64, 1);
+  for (Index i = 0; i < 64; ++i) cos(i) = 1 + static_cast<float>(i) / 256;  // a tie if i is odd
+  const auto before = Matrix<bfloat16>::Ones(128, 1).eval();
+  for (const float next : {0.5f, 1.0f, 2.0f}) {  // to the next float, on either side of a tie
+    const Matrix<float> near = cos.unaryExpr([&](float x) { return std::nextafter(x, x * next); });
+    for (const float sign : {1.0f, -1.0f}) {
+      const RopeTable<float> turn(sign * near, Matrix<float>::Zero(64, 1), {.head_dim = 128, .layout = layout});
+      Matrix<bfloat16> x = before;
+      turn(x, positions(1));
+      CHECK(same_bits(x, one_by_one(before, turn)));
+    }
+  }
+}
+
+TEST_CASE("A NaN of any bits in a table makes NaN of bfloat16", "[rope]") {
+  using Eigen::bfloat16;
+  const auto layout = GENERATE(PairLayout::half_split, PairLayout::interleaved);
+  Matrix<float> cos = Matrix<float>::Ones(32, 1), sin = Matrix<float>::Zero(32, 1);
+  const auto set = [](float& to, std::uint32_t bits) { std::memcpy(&to, &bits, sizeof bits); };
+  set(cos(3), 0x7fffffff);
+  set(cos(4), 0xffffffff);
+  set(sin(10), 0x7fffffff);
+  set(sin(17), 0xffffffff);
+  Matrix<bfloat16> x = Matrix<bfloat16>::Ones(64, 1);
+  const RopeTable<float> turn(cos, sin, {.head_dim = 64, .layout = layout});
+  turn(x, positions(1));
+  for (Index i = 0; i < 64; ++i) {
+    const Index pair = layout == PairLayout::interleaved ? i / 2 : i % 32;
+    CHECK((Eigen::numext::isnan)(x(i, 0)) == (pair == 3 || pair == 4 || pair == 10 || pair == 17));
+  }
 }
 
 TEST_CASE("rotate_into is a copy and a rotation, from any matrix to any", "[rope]") {

@@ -24,6 +24,7 @@
 
 #include <posenc/detail/angle.hpp>
 #include <posenc/detail/packet.hpp>
+#include <posenc/detail/read_ahead.hpp>
 #include <posenc/positions.hpp>
 
 namespace posenc::inline v0::detail {
@@ -76,6 +77,7 @@ float write_products(Waves<const double> z, const double* minus_sin, Waves<const
     const auto put = [&](const packet_t<float>& waves, float* x, float* old) {
       smallest = smaller(smallest, magnitude(waves));
       if constexpr (adds) {
+        prefetch_line<2>(x + to_stride);  // of the next token: no machine foresees what is in another page
         const auto before = load(x);
         store(old, before);
         store(x, sum(before, waves));

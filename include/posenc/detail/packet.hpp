@@ -179,9 +179,13 @@ EIGEN_ALWAYS_INLINE void for_smaller_packets(Action action) {
   action(typename SimdParts<Real>::Half());
   action(typename SimdParts<Real>::Quarter());
 }
+/// What a packet is made of: `size` numbers of `type`; and `half`, a packet of half as many.
+template <class Packet>
+struct PacketTraits : Eigen::internal::unpacket_traits<Packet> {};
+
 /// Of the size of the packet that is given.
 template <class Packet>
-inline constexpr Eigen::Index size_of = Eigen::internal::unpacket_traits<Packet>::size;
+inline constexpr Eigen::Index size_of = PacketTraits<Packet>::size;
 template <class Packet, class Real>
 EIGEN_ALWAYS_INLINE Packet load_as(const Real* from) {
   return Eigen::internal::ploadu<Packet>(from);
@@ -273,10 +277,10 @@ Packet power_of_two(const Packet& x);
 #endif
 
 template <class Packet>
-using packet_scalar_t = typename Eigen::internal::unpacket_traits<Packet>::type;
+using packet_scalar_t = typename PacketTraits<Packet>::type;
 
 template <class Packet>
-using half_packet_t = typename Eigen::internal::unpacket_traits<Packet>::half;
+using half_packet_t = typename PacketTraits<Packet>::half;
 
 inline constexpr bool many_registers = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32;
 
@@ -301,10 +305,20 @@ struct PacketMemory {
 
 /// As it is.
 template <class Packet>
-struct PacketMemory<packet_scalar_t<Packet>, Packet> {
+struct PacketMemory<typename Eigen::internal::unpacket_traits<Packet>::type, Packet> {
   using Real = packet_scalar_t<Packet>;
   static constexpr bool available = size_of<Packet> > 1;
   static EIGEN_ALWAYS_INLINE Packet load(const Real* from) { return Eigen::internal::ploadu<Packet>(from); }
+  /// x0 x0 x1 x1 ...
+  static EIGEN_ALWAYS_INLINE Packet load_each_twice(const Real* from) {
+#if defined(EIGEN_VECTORIZE_AVX512)
+    if constexpr (sizeof(Packet) == 64 && size_of<Packet> == 16) {  // one permutation instead of Eigen's two
+      const __m512i order = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+      return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(_mm256_loadu_ps(from)));
+    }
+#endif
+    return Eigen::internal::ploaddup<Packet>(from);
+  }
   static EIGEN_ALWAYS_INLINE const Packet& stored(const Packet& x) { return x; }
   static EIGEN_ALWAYS_INLINE void store(Real* to, const Packet& x) { Eigen::internal::pstoreu(to, x); }
 };
@@ -325,6 +339,11 @@ EIGEN_ALWAYS_INLINE Packet sum_of_products(const Packet& a, const Packet& b, con
   }
 }
 
+/// A minus as a factor: Eigen's negation makes 0 of 0 with AVX-512.
+template <class Packet>
+EIGEN_ALWAYS_INLINE Packet with_sign(const Packet& x, packet_scalar_t<Packet> sign) {
+  return Eigen::internal::pmul(x, Eigen::internal::pset1<Packet>(sign));
+}
 /// -x0 x1 -x2 x3 ... if `first`, else x0 -x1 x2 -x3 ...
 template <class Packet>
 EIGEN_ALWAYS_INLINE Packet with_signs(const Packet& x, bool first) {
@@ -332,18 +351,6 @@ EIGEN_ALWAYS_INLINE Packet with_signs(const Packet& x, bool first) {
   static constexpr Real signs[] = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1};
   static_assert(size_of<Packet> < static_cast<Eigen::Index>(sizeof(signs) / sizeof(Real)));
   return Eigen::internal::pmul(x, Eigen::internal::ploadu<Packet>(signs + (first ? 0 : 1)));
-}
-
-/// x0 x0 x1 x1 ...
-template <class Packet>
-EIGEN_ALWAYS_INLINE Packet load_each_twice(const packet_scalar_t<Packet>* from) {
-#if defined(EIGEN_VECTORIZE_AVX512)
-  if constexpr (sizeof(Packet) == 64 && size_of<Packet> == 16) {  // one permutation instead of Eigen's two
-    const __m512i order = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-    return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(_mm256_loadu_ps(from)));
-  }
-#endif
-  return Eigen::internal::ploaddup<Packet>(from);
 }
 
 /// x1 x0 x3 x2 ...

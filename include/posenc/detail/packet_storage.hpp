@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The conversions of half and bfloat16 that Eigen does number by number. A part of packet.hpp, which includes it.
+// The conversions of half and bfloat16 that Eigen does number by number, and packets of bfloat16 for rotations. A part
+// of packet.hpp, which includes it.
 
 #include <Eigen/Core>
+#include <cstring>
+#include <limits>
 
 #include <posenc/detail/packet.hpp>
 
@@ -16,6 +19,12 @@
 
 namespace posenc::inline v0::detail {
 
+/// Memory is copied to, because g++ 12 makes one instruction of that and the conversion, which costs less than the two.
+template <class Stored>
+EIGEN_ALWAYS_INLINE void store_converted(Eigen::half* to, const Stored& x) {
+  std::memcpy(static_cast<void*>(to), &x, sizeof x);
+}
+
 #if defined(__F16C__) && defined(EIGEN_VECTORIZE_AVX)
 // Eigen 3.4 with g++ converts half number by number, in software.
 template <>
@@ -25,9 +34,7 @@ struct PacketMemory<Eigen::half, __m256> {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   }
   static EIGEN_ALWAYS_INLINE __m128i stored(const __m256& x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
-  static EIGEN_ALWAYS_INLINE void store(Eigen::half* to, const __m256& x) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), stored(x));
-  }
+  static EIGEN_ALWAYS_INLINE void store(Eigen::half* to, const __m256& x) { store_converted(to, stored(x)); }
 };
 #endif
 
@@ -39,9 +46,7 @@ struct PacketMemory<Eigen::half, __m512> {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   }
   static EIGEN_ALWAYS_INLINE __m256i stored(const __m512& x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
-  static EIGEN_ALWAYS_INLINE void store(Eigen::half* to, const __m512& x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), stored(x));
-  }
+  static EIGEN_ALWAYS_INLINE void store(Eigen::half* to, const __m512& x) { store_converted(to, stored(x)); }
 };
 
 #endif
@@ -105,6 +110,136 @@ struct PacketMemory<Eigen::bfloat16, __m512> {
   }
 };
 #endif
+
+/// Numbers of even and of odd index, apart. Two neighbours of bfloat16 are a word of 32 bits: the even one comes from
+/// it by a shift and the odd one by a mask, which costs less than a packet of them in order, and they change places for
+/// nothing.
+template <class Packet>
+struct EvenOdd {
+  Packet even, odd;
+};
+
+template <class Packet>
+struct PacketTraits<EvenOdd<Packet>> {
+  using type = packet_scalar_t<Packet>;
+  using half = Packet;
+  static constexpr Eigen::Index size = 2 * size_of<Packet>;
+};
+
+template <class Packet>
+EIGEN_ALWAYS_INLINE EvenOdd<Packet> with_sign(const EvenOdd<Packet>& x, packet_scalar_t<Packet> sign) {
+  return {with_sign(x.even, sign), with_sign(x.odd, sign)};
+}
+template <class Packet>
+EIGEN_ALWAYS_INLINE EvenOdd<Packet> sum_of_products(const EvenOdd<Packet>& a, const EvenOdd<Packet>& b,
+                                                    const EvenOdd<Packet>& c, const EvenOdd<Packet>& d) {
+  return {sum_of_products(a.even, b.even, c.even, d.even), sum_of_products(a.odd, b.odd, c.odd, d.odd)};
+}
+template <class Packet>
+EIGEN_ALWAYS_INLINE EvenOdd<Packet> with_signs(const EvenOdd<Packet>& x, bool first) {
+  const packet_scalar_t<Packet> sign = first ? -1 : 1;
+  return {with_sign(x.even, sign), with_sign(x.odd, -sign)};
+}
+template <class Packet>
+EIGEN_ALWAYS_INLINE EvenOdd<Packet> swap_neighbours(const EvenOdd<Packet>& x) {
+  return {x.odd, x.even};
+}
+
+/// The packet to rotate Scalar in where it is computed with in packets of this type.
+template <class Scalar, class Packet>
+struct RotatedIn {
+  using type = Packet;
+};
+template <class Scalar, class Real>
+using rotated_packet_t = typename RotatedIn<Scalar, packet_t<Real>>::type;
+
+// with_short_nan makes of every NaN one whose lower half is zero: rounded as if it were a number, it stays NaN. apart
+// takes the numbers of even and of odd index out of a packet and the next one.
+#if defined(EIGEN_VECTORIZE_AVX512) && defined(__AVX512BW__)
+EIGEN_ALWAYS_INLINE __m512 with_short_nan(const __m512& x) {
+  return _mm512_fixupimm_ps(x, x, _mm512_set1_epi32(0x33), 0);  // the NaN of invalid operations for any
+}
+EIGEN_ALWAYS_INLINE EvenOdd<__m512> apart(const __m512& a, const __m512& b) {
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
+  return {_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)};
+}
+template <>
+struct RotatedIn<Eigen::bfloat16, __m512> {
+  using type = EvenOdd<__m512>;
+};
+template <>
+struct PacketMemory<Eigen::bfloat16, EvenOdd<__m512>> {
+  static constexpr bool available = true;
+  static EIGEN_ALWAYS_INLINE EvenOdd<__m512> load(const Eigen::bfloat16* from) {
+    const __m512i words = _mm512_loadu_si512(from);
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)),
+            _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(-0x10000)))};
+  }
+  static EIGEN_ALWAYS_INLINE __m512i stored(const EvenOdd<__m512>& x) {
+    const __m512i even = _mm512_castps_si512(x.even), odd = _mm512_castps_si512(x.odd), one = _mm512_set1_epi16(1);
+#if defined(__AVX512VBMI2__)
+    const __m512i even_upper = _mm512_shldi_epi32(odd, even, 16), odd_lower = even_upper;  // both in one word
+#else
+    const __m512i even_upper = _mm512_srli_epi32(even, 16), odd_lower = _mm512_slli_epi32(odd, 16);
+#endif
+    const __m512i upper = _mm512_mask_blend_epi16(0xaaaaaaaa, even_upper, odd);
+    const __m512i lower = _mm512_mask_blend_epi16(0xaaaaaaaa, even, odd_lower);
+    const __m512i rest = _mm512_ternarylogic_epi32(lower, upper, one, 0xf8);  // lower | (upper & 1): ties to even
+    return _mm512_mask_add_epi16(upper, _mm512_cmpgt_epu16_mask(rest, _mm512_set1_epi16(-0x8000)), upper, one);
+  }
+  static EIGEN_ALWAYS_INLINE void store(Eigen::bfloat16* to, const EvenOdd<__m512>& x) {
+    _mm512_storeu_si512(to, stored(x));
+  }
+};
+#elif defined(EIGEN_VECTORIZE_AVX2)
+EIGEN_ALWAYS_INLINE __m256 with_short_nan(const __m256& x) {
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();  // of its sign the smallest as an integer
+  const __m256i positive = _mm256_min_epi32(_mm256_castps_si256(x), _mm256_castps_si256(_mm256_set1_ps(nan)));
+  return _mm256_castsi256_ps(_mm256_min_epu32(positive, _mm256_castps_si256(_mm256_set1_ps(-nan))));
+}
+EIGEN_ALWAYS_INLINE EvenOdd<__m256> apart(const __m256& a, const __m256& b) {
+  const auto in_order = [](const __m256& x) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
+  };
+  return {in_order(_mm256_shuffle_ps(a, b, 0x88)), in_order(_mm256_shuffle_ps(a, b, 0xdd))};
+}
+template <>
+struct RotatedIn<Eigen::bfloat16, __m256> {
+  using type = EvenOdd<__m256>;
+};
+template <>
+struct PacketMemory<Eigen::bfloat16, EvenOdd<__m256>> {
+  static constexpr bool available = true;
+  static EIGEN_ALWAYS_INLINE EvenOdd<__m256> load(const Eigen::bfloat16* from) {
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(words, 16)),
+            _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(-0x10000)))};
+  }
+  static EIGEN_ALWAYS_INLINE __m256i stored(const EvenOdd<__m256>& x) {
+    const __m256i even = _mm256_castps_si256(x.even), odd = _mm256_castps_si256(x.odd);
+    const __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xaa);
+    const __m256i lower = _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa);
+    const __m256i is_even = _mm256_andnot_si256(upper, _mm256_set1_epi16(1));  // ties to even
+    return _mm256_add_epi16(upper, _mm256_srli_epi16(_mm256_subs_epu16(lower, is_even), 15));
+  }
+  static EIGEN_ALWAYS_INLINE void store(Eigen::bfloat16* to, const EvenOdd<__m256>& x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), stored(x));
+  }
+};
+#endif
+
+/// Cosines and sines, which only come from memory.
+template <class Packet>
+struct PacketMemory<float, EvenOdd<Packet>> {
+  static EIGEN_ALWAYS_INLINE EvenOdd<Packet> load(const float* from) {
+    return apart(with_short_nan(load_as<Packet>(from)), with_short_nan(load_as<Packet>(from + size_of<Packet>)));
+  }
+  static EIGEN_ALWAYS_INLINE EvenOdd<Packet> load_each_twice(const float* from) {
+    const Packet each = with_short_nan(load_as<Packet>(from));
+    return {each, each};
+  }
+};
 
 }  // namespace posenc::inline v0::detail
 

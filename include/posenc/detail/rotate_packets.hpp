@@ -7,8 +7,9 @@
 //   b' = b cos + a   sin          loop: hence a feature becomes the same bits in all of them
 //
 // What makes them fast: the cosines and sines of a token stay in registers while all its heads are rotated (hence
-// packs of packets, instead of loops over them), interleaved pairs take one swap of neighbours, and pairs that do not
-// fill the last packet are rotated by one that overlaps the packet before:
+// packs of packets, instead of loops over them), interleaved pairs take one swap of neighbours (in bfloat16 none, where
+// even and odd features come apart: EvenOdd in packet_storage.hpp), and pairs that do not fill the last packet are
+// rotated by one that overlaps the packet before:
 //
 //   pairs     0 1 2 3 4 5 6 7 8 9
 //   packets  [0 1 2 3]   [6 7 8 9]      the last is loaded before the others are stored, so that 6 and 7, which are
@@ -16,6 +17,7 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include <posenc/detail/packet.hpp>
@@ -81,14 +83,14 @@ struct SeparateRuns {
   };
   static constexpr bool in_packets = true;
   static constexpr Index size = size_of<Packet>, step = 1;
-  static constexpr int max_packets = 4;
+  static constexpr int max_packets = 4 * Simd<Real>::lanes / size_of<Packet>;
 
   Packet cos, sin, minus_sin;
 
   EIGEN_ALWAYS_INLINE SeparateRuns(const Real* cos_at, const Real* sin_at, Index /*partner*/)
       : cos(PacketMemory<Real, Packet>::load(cos_at)),
         sin(PacketMemory<Real, Packet>::load(sin_at)),
-        minus_sin(multiply(sin, broadcast_as<Packet>(Real(-1)))) {}
+        minus_sin(with_sign(sin, -1)) {}
 
   template <class Scalar>
   static EIGEN_ALWAYS_INLINE Features load(const Scalar* in, Index partner) {
@@ -106,14 +108,15 @@ template <class Packet>
 struct Neighbours {
   using Real = packet_scalar_t<Packet>;
   using Features = Packet;
+  using Angles = PacketMemory<Real, Packet>;
   static constexpr bool in_packets = true;
   static constexpr Index size = size_of<Packet> / 2, step = 2;
-  static constexpr int max_packets = many_registers ? 8 : 4;
+  static constexpr int max_packets = (many_registers ? 8 : 4) * Simd<Real>::lanes / size_of<Packet>;
 
   Packet cos, signed_sin;
 
   EIGEN_ALWAYS_INLINE Neighbours(const Real* cos_at, const Real* sin_at, Index partner)
-      : cos(load_each_twice<Packet>(cos_at)), signed_sin(with_signs(load_each_twice<Packet>(sin_at), partner > 0)) {}
+      : cos(Angles::load_each_twice(cos_at)), signed_sin(with_signs(Angles::load_each_twice(sin_at), partner > 0)) {}
 
   template <class Scalar>
   static EIGEN_ALWAYS_INLINE Features load(const Scalar* in, Index partner) {
@@ -167,7 +170,8 @@ EIGEN_ALWAYS_INLINE void rotate_token(const PairsOfToken<Scalar, Real>& x) {
   using Pairs = Kind<Packet>;
   if constexpr (Pairs::in_packets && PacketMemory<Scalar, Packet>::available) {
     if (x.num_pairs >= Pairs::size) {
-      constexpr int max = size_of<Packet> == Simd<Real>::lanes ? Pairs::max_packets : 2;
+      constexpr bool is_widest = std::is_same_v<Packet, rotated_packet_t<Scalar, Real>>;
+      constexpr int max = is_widest ? Pairs::max_packets : 2;
       Index first = 0, n = x.num_pairs;
       for (Index part; n > max * Pairs::size; first += part, n -= part) {
         part = std::min(max * Pairs::size, n - Pairs::size);  // leaves a whole packet
@@ -188,7 +192,7 @@ EIGEN_DONT_INLINE void rotate_tokens(const Scalar* in, Scalar* out, const Real* 
                                      Index num_heads, Index pair_step, Index partner, Index head_step, Index num_tokens,
                                      Index in_step, Index out_step, Index angle_step) {
   for (; num_tokens > 0; --num_tokens, in += in_step, out += out_step, cos += angle_step, sin += angle_step)
-    rotate_token<Kind, packet_t<Real>, store>(
+    rotate_token<Kind, rotated_packet_t<Scalar, Real>, store>(
         PairsOfToken<Scalar, Real>{in, out, cos, sin, num_pairs, num_heads, pair_step, partner, head_step});
 }
 
