@@ -46,12 +46,14 @@ struct AttentionState {
     for (Index query = 0; query < values.cols(); ++query) {
       const Scalar largest = std::max(maxima[query], other.maxima[query]);
       if (largest == -std::numeric_limits<Scalar>::infinity()) continue;  // neither has seen anything
-      if (maxima[query] < largest) {  // the same operations whichever of both is called, for the same bits
-        const Scalar factor = std::exp(maxima[query] - largest);
+      // The same operations whichever of both is called, for the same bits. Beside infinity all is NaN.
+      const bool is_behind = maxima[query] < largest;
+      const Scalar smaller = is_behind ? maxima[query] : other.maxima[query];
+      const Scalar factor = std::exp(smaller - largest) + (largest - largest);
+      if (is_behind) {
         values.col(query) = factor * values.col(query) + other.values.col(query);
         sums[query] = factor * sums[query] + other.sums[query];
       } else {
-        const Scalar factor = std::exp(other.maxima[query] - largest);
         values.col(query) += factor * other.values.col(query);
         sums[query] += factor * other.sums[query];
       }
