@@ -36,6 +36,7 @@ class AttentionTrial;
 ///   and values            Dv x stretch_keys    the same
 ///   a tile of scores      tile_keys x panel
 ///   a term by distance    the products of a panel with up to 513 vectors, and the weights that they get
+///   or single queries     and their scores with a stretch of keys, in the same place
 ///
 /// Memory: at most 2 MiB for heads and values of up to 512 features.
 ///

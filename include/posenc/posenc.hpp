@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Everything but the configurations of models (model_config.hpp, which needs nlohmann-json, gguf_config.hpp, and what both
-// resolve to, model_encoding.hpp), in the order of the table in README.md. An encoding can be included alone as well.
+// Everything but the configurations of models, in the order of the table in README.md: model_config.hpp, which needs
+// nlohmann-json, gguf_config.hpp and gguf_values.hpp, and what both resolve to, model_encoding.hpp and
+// model_encoding_text.hpp, are for programs that load models. An encoding can be included alone as well.
 
 #include <posenc/version.hpp>
 // vocabulary

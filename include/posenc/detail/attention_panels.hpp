@@ -72,7 +72,7 @@ class AttentionPanels : protected SingleQueryStream<Scalar, Queries, Keys, Value
       const Term& term = *find_term(encodings...);
       constexpr Index most =
           AttentionWorkspace<Scalar>::max_distances;  // what the scratch holds, and of features as well
-      if (this->by_distance_ && 4 * q.cols() > panel && k.cols() > 0 && term.is_by_distance() &&
+      if (this->by_distance_ && !are_few_queries<Scalar>(q.cols()) && k.cols() > 0 && term.is_by_distance() &&
           term.num_distances() <= most && q.rows() <= most)
         term_.emplace(workspace, term, options.head, last_distance(term));
     }

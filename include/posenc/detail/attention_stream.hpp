@@ -16,6 +16,7 @@
 #include <posenc/concepts.hpp>
 #include <posenc/detail/attention_inputs.hpp>
 #include <posenc/detail/attention_panels.hpp>
+#include <posenc/detail/attention_single.hpp>
 #include <posenc/detail/attention_tile.hpp>
 #include <posenc/detail/read_ahead.hpp>
 #include <posenc/detail/stream_count.hpp>
@@ -43,7 +44,7 @@ class AttentionStream : private AttentionPanels<Scalar, Queries, Keys, Values, E
   template <bool for_merging = false, class Finish>
   StreamCount run(Index first, Index num_queries, const OutputColumns<Scalar>& outputs, Finish finish) {
     StreamCount count;
-    if (4 * num_queries <= panel) {
+    if (are_few_queries<Scalar>(num_queries)) {
       for (Index query = 0; query < num_queries; ++query) count += this->run_single(first + query, finish);
       return count;
     }
