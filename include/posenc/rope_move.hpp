@@ -2,7 +2,9 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -13,6 +15,66 @@
 #include <posenc/rope.hpp>
 
 namespace posenc::inline v0 {
+
+namespace detail {
+
+/// The turns of a move. With one Rope they depend only on how far a token moves: tokens in a row that move as far turn by
+/// the same angles, which are computed once.
+template <class Real>
+class MoveAngles {
+ public:
+  MoveAngles(const Rope& from, const Positions& old_positions, const Rope& to, const Positions& new_positions)
+      : from_(from), to_(to), old_(old_positions), new_(new_positions) {}
+
+  template <class Arithmetic>
+  Angles<Arithmetic> of_token(Index t, Index pair, Index n, AngleBuffer<Arithmetic>& buffer) const {
+    const bool are_there = t > 0 && n == from_.frequencies().size() && are_as_far(t - 1, t);
+    for (Index i = 0; i < (are_there ? 0 : n); ++i) put(turn(t, pair + i), i, buffer);
+    return {buffer.cos.data(), buffer.sin.data()};
+  }
+  template <class Arithmetic>
+  Angles<Arithmetic> of_pair(Index pair, Index t, Index n, AngleBuffer<Arithmetic>& buffer) const {
+    for (Index i = 0; i < n; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (i > 0 && are_as_far(t + i - 1, t + i)) {
+        buffer.cos[at] = buffer.cos[at - 1];
+        buffer.sin[at] = buffer.sin[at - 1];
+      } else {
+        put(turn(t + i, pair), i, buffer);
+      }
+    }
+    return {buffer.cos.data(), buffer.sin.data()};
+  }
+
+ private:
+  bool are_as_far(Index s, Index t) const {
+    if (&from_ != &to_) return false;
+    for (Index a = 0; a < std::min(old_.num_axes(), new_.num_axes()); ++a)
+      if (new_.axis(a)[t] - old_.axis(a)[t] != new_.axis(a)[s] - old_.axis(a)[s]) return false;
+    return true;
+  }
+
+  DoubleDouble turn(Index t, Index pair) const {
+    const RopeFrequencies &w = from_.frequencies(), &to_w = to_.frequencies();
+    const auto p = static_cast<double>(old_.axis(w.axis(pair))[t]),
+               to_p = static_cast<double>(new_.axis(to_w.axis(pair))[t]);
+    if (&from_ == &to_) return two_sum(to_p, -p) * w.exact(pair);
+    return angle(to_p, to_w.exact(pair)) + DoubleDouble{-1} * angle(p, w.exact(pair));
+  }
+
+  template <class Arithmetic>
+  void put(const DoubleDouble& turn, Index i, AngleBuffer<Arithmetic>& buffer) const {
+    const auto [cos, sin] = cos_sin<wide_t<Real>>(turn);
+    buffer.cos[static_cast<std::size_t>(i)] = static_cast<Arithmetic>(cos * scale_);
+    buffer.sin[static_cast<std::size_t>(i)] = static_cast<Arithmetic>(sin * scale_);
+  }
+
+  const Rope &from_, &to_;
+  const Positions &old_, &new_;
+  double scale_ = to_.frequencies().magnitude / from_.frequencies().magnitude;
+};
+
+}  // namespace detail
 
 /// Moves rotated keys of a cache to other positions, other frequencies or both: one rotation by the exact difference.
 ///
@@ -27,12 +89,13 @@ namespace posenc::inline v0 {
 /// \param keys (num_kv_heads * head_dim) x T, rotated by `from` at `old_positions`; written in place.
 /// \throws std::invalid_argument if the shapes do not fit, or the two Ropes rotate different features;
 ///         std::out_of_range for a position beyond 2^53; nothing is written then.
-/// Accuracy: the angle is exact, and the rotation is computed in double and rounded once: in float storage one move is
-///           off by at most half an ulp of each feature, 0.5 eps (2^-23) of the length of its pair. n moves in place
-///           add up to 0.15 sqrt(n) eps on average and n / 2 at most; measured after 100: 1.5 on average, at most 10 for
-///           random moves and 30 for moves by one token. Norms are kept as well as that. MovableKeys does not
-///           accumulate.
-/// Cost:     one cosine and sine a pair and token, 6 flops of double a pair and head. Allocates nothing.
+/// Accuracy: the angle is exact, and the rotation is computed in double, in float for half and bfloat16, and rounded
+///           once: in float storage one move is off by at most half an ulp of each feature, 0.5 eps (2^-23) of the
+///           length of its pair. n moves in place add up to 0.15 sqrt(n) eps on average and n / 2 at most; measured
+///           after 100: 1.5 on average, at most 10 for random moves and 30 for moves by one token. Norms are kept as
+///           well as that. MovableKeys does not accumulate.
+/// Cost:     one cosine and sine a pair and token, with one Rope only for the first of tokens in a row that move as far;
+///           6 flops a pair and head. Allocates nothing.
 template <MutableDense Keys>
 void move_keys(Keys&& keys, const Rope& from, const Positions& old_positions, const Rope& to,
                const Positions& new_positions) {
@@ -50,18 +113,10 @@ void move_keys(Keys&& keys, const Rope& from, const Positions& old_positions, co
   detail::require_axes(to.frequencies(), new_positions, "posenc::move_keys: an axis must be among the new positions");
 
   using Real = detail::compute_t<typename std::remove_cvref_t<Keys>::Scalar>;
-  const auto angle_at = [](const RopeFrequencies& frequencies, const Positions& positions, Index t, Index pair) {
-    return detail::angle(static_cast<double>(positions.axis(frequencies.axis(pair))[t]), frequencies.exact(pair));
-  };
-  const double scale = to.frequencies().magnitude / from.frequencies().magnitude;
-  detail::rotate<double>(keys, head, from.num_rotating(num_heads, 0), detail::Direction::forward,
-                         detail::ComputedAngles{[&](Index t, Index pair) {
-                           const detail::DoubleDouble turn =
-                               angle_at(to.frequencies(), new_positions, t, pair) +
-                               detail::DoubleDouble{-1} * angle_at(from.frequencies(), old_positions, t, pair);
-                           const auto [cos, sin] = detail::cos_sin<detail::wide_t<Real>>(turn);
-                           return detail::CosSin{cos * scale, sin * scale};
-                         }});
+  using Stored = typename Eigen::NumTraits<typename std::remove_cvref_t<Keys>::Scalar>::Real;
+  using Arithmetic = std::conditional_t<(sizeof(Stored) < sizeof(float)), float, double>;
+  detail::rotate<Arithmetic>(keys, head, from.num_rotating(num_heads, 0), detail::Direction::forward,
+                             detail::MoveAngles<Real>(from, old_positions, to, new_positions));
 }
 
 /// The same with one Rope: only the positions change.

@@ -272,6 +272,39 @@ TEMPLATE_TEST_CASE("move_keys: every scalar and order, without allocation", "[ro
   CHECK(support::distance(moved, expected) < epsilon);
 }
 
+TEMPLATE_TEST_CASE("move_keys: tokens that move as far, in a row or not, turn as each for itself", "[rope_move]", float,
+                   double, Eigen::half, Eigen::bfloat16) {
+  using Scalar = TestType;
+  const Index head_dim = GENERATE(6, 64, 320);  // the last has more pairs than are asked for at a time
+  const Rope rope({.head_dim = head_dim});
+  const auto keys = support::random_matrix<Scalar>(2 * head_dim, 8);
+  const std::vector<std::int64_t> from{5, 6, 7, 100, 101, 20, 21, 21}, to{2, 3, 4, 90, 91, 17, 18, 19};
+  Matrix<Scalar> together = keys, each = keys;
+  Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> row_major = keys;
+  move_keys(together, rope, from, to);
+  move_keys(row_major, rope, from, to);
+  for (Index t = 0; t < keys.cols(); ++t)
+    move_keys(each.col(t), rope, positions(1, from[static_cast<std::size_t>(t)]),
+              positions(1, to[static_cast<std::size_t>(t)]));
+  CHECK(support::same_bits(together, each));
+  CHECK(support::same_bits(together, row_major));
+}
+
+TEST_CASE("move_keys: axes that move differently", "[rope_move]") {
+  RopeFrequencies frequencies = rope_frequencies(8);
+  frequencies.axes = {0, 1, 0, 1};
+  const Rope rope(frequencies, {.head_dim = 8});
+  const auto keys = support::random_matrix<float>(8, 3);
+  const std::vector<std::int64_t> from{4, 5, 6, 9, 9, 9}, to{1, 2, 3, 9, 9, 8};  // the last token alone on the second
+  Matrix<float> together = keys, each = keys;
+  move_keys(together, rope, Positions::axes(from, 2), Positions::axes(to, 2));
+  for (std::size_t t = 0; t < 3; ++t) {
+    const std::vector<std::int64_t> one_from{from[t], from[3 + t]}, one_to{to[t], to[3 + t]};
+    move_keys(each.col(static_cast<Index>(t)), rope, Positions::axes(one_from, 2), Positions::axes(one_to, 2));
+  }
+  CHECK(support::same_bits(together, each));
+}
+
 TEST_CASE("move_keys after an eviction: attention is as if the tokens had never been there", "[rope_move]") {
   const Rope rope({.head_dim = 8});
   const auto q = support::random_matrix<float>(8, 1, 1), k = support::random_matrix<float>(8, 20, 2),

@@ -179,6 +179,14 @@ EIGEN_ALWAYS_INLINE void for_smaller_packets(Action action) {
   action(typename SimdParts<Real>::Half());
   action(typename SimdParts<Real>::Quarter());
 }
+/// Rows become columns, of as many packets as each holds numbers.
+template <class Packet, std::size_t n>
+EIGEN_ALWAYS_INLINE void transpose(Packet (&square)[n]) {
+  Eigen::internal::PacketBlock<Packet, static_cast<int>(n)> block;
+  for (std::size_t i = 0; i < n; ++i) block.packet[i] = square[i];
+  Eigen::internal::ptranspose(block);
+  for (std::size_t i = 0; i < n; ++i) square[i] = block.packet[i];
+}
 /// What a packet is made of: `size` numbers of `type`; and `half`, a packet of half as many.
 template <class Packet>
 struct PacketTraits : Eigen::internal::unpacket_traits<Packet> {};
@@ -290,7 +298,7 @@ struct PacketMemory {
   using Real = packet_scalar_t<Packet>;
   using Stored = typename Eigen::internal::find_best_packet<Scalar, size_of<Packet>>::type;
 
-  /// Whether Eigen converts as many at a time as there are in a packet. Not from and to double: nobody stores it so.
+  /// Whether Eigen converts as many at a time as there are in a packet.
   static constexpr bool available =
       sizeof(Scalar) == 2 && sizeof(Real) == 4 && Eigen::internal::unpacket_traits<Stored>::size == size_of<Packet> &&
       static_cast<bool>(Eigen::internal::type_casting_traits<Scalar, Real>::VectorizedCast) &&
@@ -322,6 +330,24 @@ struct PacketMemory<typename Eigen::internal::unpacket_traits<Packet>::type, Pac
   static EIGEN_ALWAYS_INLINE const Packet& stored(const Packet& x) { return x; }
   static EIGEN_ALWAYS_INLINE void store(Real* to, const Packet& x) { Eigen::internal::pstoreu(to, x); }
 };
+
+#if defined(__GNUC__)
+/// Stored as float and computed with in double.
+template <class Packet>
+requires(std::is_same_v<Packet, packet_t<double>>&& Simd<double>::lanes > 1) struct PacketMemory<float, Packet> {
+  typedef float Stored __attribute__((vector_size(Simd<double>::lanes * sizeof(float))));
+  static constexpr bool available = true;
+  static EIGEN_ALWAYS_INLINE Packet load(const float* from) {
+    Stored x;
+    std::memcpy(&x, from, sizeof x);
+    return __builtin_convertvector(x, Packet);
+  }
+  static EIGEN_ALWAYS_INLINE void store(float* to, const Packet& wide) {
+    const auto x = __builtin_convertvector(wide, Stored);
+    std::memcpy(to, &x, sizeof x);
+  }
+};
+#endif
 
 /// a b + c d, where c d is rounded first and the sum once if the machine has a fused multiply-add: the same bits for a
 /// packet, for a packet of another size and for a number alone, which the compiler would otherwise fuse as it likes.
