@@ -8,6 +8,7 @@
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/scalar.hpp>
+#include <posenc/detail/scale_line.hpp>
 
 namespace posenc::inline v0 {
 
@@ -66,6 +67,11 @@ class QueryTemperature {
                                positions[t]);
     for (Index t = 0; t < queries.cols(); ++t) {
       const Real scale = static_cast<Real>(factor(positions[t]));
+      if constexpr (!std::remove_cvref_t<X>::IsRowMajor)
+        if (queries.innerStride() == 1) {
+          detail::scale_line(&queries.coeffRef(0, t), queries.rows(), scale);
+          continue;
+        }
       for (Index i = 0; i < queries.rows(); ++i)
         queries.coeffRef(i, t) = static_cast<Scalar>(static_cast<Real>(queries.coeff(i, t)) * scale);
     }
