@@ -26,18 +26,26 @@ struct AttentionOptions {
 /// that may attend to nothing, becomes zeros. NaN stays NaN.
 template <class Scalar>
 void softmax_columns(Matrix<Scalar>& scores, Scalar sink = -std::numeric_limits<Scalar>::infinity()) {
+  using Limits = std::numeric_limits<Scalar>;
+  const auto least_exponent = static_cast<Scalar>(std::log(Limits::min()) + 1);  // so that nothing is denormal
+  Eigen::Array<Scalar, Eigen::Dynamic, 1> exponents(scores.rows());
   for (Index query = 0; query < scores.cols(); ++query) {
     auto column = scores.col(query).array();
     if (column.size() == 0) continue;
     const Scalar largest = column.template maxCoeff<Eigen::PropagateNaN>();
-    if (largest == -std::numeric_limits<Scalar>::infinity()) {
+    if (largest == -Limits::infinity()) {
       column.setZero();
       continue;
     }
+    if (!(largest < Limits::infinity())) {
+      column.setConstant(Limits::quiet_NaN());
+      continue;
+    }
     const Scalar reference = largest < sink ? sink : largest;
-    // Eigen's exp of minus infinity is a tiny number. A key that is hidden has no weight at all.
-    const auto least_exponent = static_cast<Scalar>(std::log(std::numeric_limits<Scalar>::min()));
-    column = (column - reference < least_exponent).select(Scalar(0), (column - reference).exp());
+    exponents = (column - reference).cwiseMax(least_exponent);
+    column = exponents.exp();
+    // A key that is hidden has no weight at all.
+    if (exponents.minCoeff() == least_exponent) column = (exponents == least_exponent).select(Scalar(0), column);
     column /= column.sum() + std::exp(sink - reference);
   }
 }
