@@ -97,10 +97,14 @@ bool agree(const X& a, const X& b, double tolerance = default_tolerance<typename
   return true;
 }
 
-/// As many floats as the result of a case has bytes for, in whole blocks of 64.
+/// As many floats as x has bytes for, in whole blocks of 64.
+template <class X>
+Vector<float> as_large_as(const X& x) {
+  return random_matrix<float>((bytes_of(x) + 255) / 256 * 64, 1);
+}
 template <class Case>
 Vector<float> as_large_as_result(Case& of) {
-  return random_matrix<float>((bytes_of(of.result()) + 255) / 256 * 64, 1);
+  return as_large_as(of.result());
 }
 
 /// In the first cache a few packets at a time are fastest, beyond it what the compiler makes of a loop.
