@@ -63,7 +63,7 @@ void require_axes(const RopeFrequencies& frequencies, const BasicPositions<Value
 ///           (the last two are computed with in float).
 /// Units:    positions in tokens, |position| <= 2^53; real-valued positions (RealPositions) as well.
 /// Accuracy: every cosine and sine is within 1 ulp of the exact value: of float for |position| < 2^31, of double for
-///           |position| <= 2^24 (1.1 ulp where long double is no wider than double).
+///           |position| <= 2^24 and frequencies of at most 1.
 /// Errors:   std::invalid_argument for a shape that does not fit, std::out_of_range for a position beyond 2^53;
 ///           nothing is written then.
 /// Cost:     6 flops a pair and a head, one cosine and sine a pair and token. Allocates nothing.

@@ -159,12 +159,18 @@ class RopeTable {
       }
       if (around) detail::finish_streaming();
     } else {
+      const RopeFrequencies& frequencies = rope_.frequencies();
+      const Vector<double>& high = frequencies.values;
+      const Vector<double> low =
+          frequencies.low_parts.size() == 0 ? Vector<double>::Zero(high.size()).eval() : frequencies.low_parts;
+      const double fastest = detail::largest_magnitude(high);
       for (Index t = 0; t < num_positions(); ++t)
-        for (Index pair = 0; pair < cos_.rows(); ++pair) {
-          const auto exact = rope_.template cos_sin<Scalar>(static_cast<double>(first_ + t), pair);
-          cos_(pair, t) = exact.cos;
-          sin_(pair, t) = exact.sin;
-        }
+        detail::cos_sin<detail::wide_t<Scalar>>(static_cast<double>(first_ + t), high.data(), low.data(), high.size(),
+                                                fastest, &cos_.coeffRef(0, t), &sin_.coeffRef(0, t));
+      if (frequencies.magnitude != 1) {
+        cos_ *= frequencies.magnitude;
+        sin_ *= frequencies.magnitude;
+      }
     }
   }
 

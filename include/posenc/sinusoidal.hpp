@@ -253,21 +253,24 @@ class Sinusoidal {
     if constexpr (std::is_same_v<Real, float> && std::is_same_v<Value, std::int64_t>)
       if (has_integer_positions()) return add_rotations(x, positions);
 
-    using Wide = detail::wide_t<Real>;
-    const auto add_wave = [&](Index i, Index t) {
+    constexpr Index some = 128;  // at a time
+    std::array<double, static_cast<std::size_t>(some)> cos, sin;
+    const double fastest = detail::largest_magnitude(frequencies_);
+    const Index step = options_.layout == SinusoidalLayout::interleaved ? 2 : 1;
+    for (Index t = 0; t < x.cols(); ++t) {
       const double position = static_cast<double>(positions[t]) + options_.first_position;
-      if (options_.zero_position && position == static_cast<double>(*options_.zero_position)) return;
-      const auto [cos, sin] = detail::cos_sin<Wide>(position, {frequencies_[i], low_parts_[i]});
-      const Features feature = features(i);
-      detail::add(x.coeffRef(feature.sin, t), options_.scale * sin);
-      if (i < dim() / 2) detail::add(x.coeffRef(feature.cos, t), options_.scale * cos);
-    };
-    if constexpr (X::IsRowMajor) {  // tokens are contiguous: features outside, tokens inside
-      for (Index i = 0; i < frequencies_.size(); ++i)
-        for (Index t = 0; t < x.cols(); ++t) add_wave(i, t);
-    } else {
-      for (Index t = 0; t < x.cols(); ++t)
-        for (Index i = 0; i < frequencies_.size(); ++i) add_wave(i, t);
+      if (options_.zero_position && position == static_cast<double>(*options_.zero_position)) continue;
+      for (Index i = 0; i < frequencies_.size(); i += some) {
+        const Index sines = std::min(some, frequencies_.size() - i), cosines = std::min(sines, dim() / 2 - i);
+        detail::cos_sin<detail::wide_t<Real>>(position, &frequencies_[i], &low_parts_[i], sines, fastest, cos.data(),
+                                              sin.data());
+        const auto add_waves = [&](Index feature, const auto& waves, Index n) {
+          for (Index j = 0; j < n; ++j)
+            detail::add(x.coeffRef(feature + step * j, t), options_.scale * waves[static_cast<std::size_t>(j)]);
+        };
+        add_waves(features(i).sin, sin, sines);
+        add_waves(features(i).cos, cos, cosines);
+      }
     }
   }
 
