@@ -3,12 +3,16 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/packet.hpp>
 #include <posenc/detail/scalar.hpp>
 #include <posenc/detail/score_lines.hpp>
 #include <posenc/detail/tile.hpp>
@@ -36,7 +40,7 @@ enum class KerpleForm {
 /// \param scores          Tk x Tq, written in place: any storage order and stride; after the factor 1/sqrt(D).
 /// \param key_positions   Tk entries.   \param query_positions   Tq entries.
 /// \param head            0, ..., num_heads() - 1.
-/// Accuracy: the bias is computed in double and rounded once.
+/// Accuracy: the bias is computed in double, to 2 ulp for scores of double and 1e-13 for others, and rounded once.
 /// Errors:   std::invalid_argument for a shape that does not fit, std::out_of_range for a head; nothing is written
 ///           then.
 /// Cost:     a sum a score, and a logarithm or a power for each distance of 256 x 256 scores at contiguous positions, for
@@ -85,6 +89,9 @@ class Kerple {
                   Index head = 0) const {
     detail::require_tile(scores, key_positions, query_positions, "posenc::Kerple");
     require_head(head);
+    if constexpr (!std::is_same_v<typename std::remove_cvref_t<Scores>::Scalar, double>)
+      if (form_ == KerpleForm::power && detail::are_lines(key_positions, query_positions))
+        return detail::add_by_distance(scores, key_positions, query_positions, Powers(a_[head], p_[head]));
     detail::add_by_distance(scores, key_positions, query_positions,
                             [&](double offset) { return at(std::abs(offset), head); });
   }
@@ -116,9 +123,58 @@ class Kerple {
 
   double at(double distance, Index head) const {
     if (form_ == KerpleForm::power) return -a_[head] * std::pow(distance, p_[head]);
-    const double x = a_[head] * distance, sum = 1 + x;  // and (x - (sum - 1)) / sum is what its rounding loses
-    return -p_[head] * (std::log(sum) + (x - (sum - 1)) / sum);
+    const auto plus_x = [&](double y) { return detail::sum_of_products(a_[head], distance, y, 1.0); };
+    const double sum = plus_x(1);  // 1 + x, and (x - (sum - 1)) / sum is what its rounding loses
+    return -p_[head] * (std::log(sum) + plus_x(1 - sum) / sum);
   }
+
+  /// The power form of distances that follow each other, for scores that are not of double: 16 at a time, in the middle
+  /// of which is c, from one power and a series.
+  ///
+  ///   -a (c + i)^p = -a c^p (1 + p i/c + p (p - 1)/2 (i/c)^2 + ...)        i = -8, ..., 7
+  class Powers {
+   public:
+    Powers(double a, double p) : a_(a), p_(p) {
+      for (std::size_t n = 1; n < binomials_.size(); ++n)
+        binomials_[n] = binomials_[n - 1] * ((p + 1) / static_cast<double>(n) - 1);
+    }
+
+    double operator()(double offset) {
+      const auto distance = static_cast<std::int64_t>(std::abs(offset));
+      if (distance / some != block_) fill(distance / some);
+      return values_[static_cast<std::size_t>(distance % some)];
+    }
+
+   private:
+    static constexpr std::int64_t some = 16, nearest = 16;  // the block from which on i/c is below 1/32
+
+    void fill(std::int64_t block) {
+      using detail::broadcast, detail::load, detail::multiply, detail::multiply_add, detail::store;
+      constexpr Index lanes = detail::Simd<double>::lanes;
+      static_assert(some % lanes == 0);
+      block_ = block;
+      const auto middle = static_cast<double>(some * block + some / 2);
+      std::array<double, static_cast<std::size_t>(some)> i;
+      for (std::size_t n = 0; n < i.size(); ++n) i[n] = static_cast<double>(n) - static_cast<double>(some / 2);
+      if (block < nearest) {
+        for (std::size_t n = 0; n < i.size(); ++n) values_[n] = -a_ * std::pow(middle + i[n], p_);
+        return;
+      }
+      const auto inverse = broadcast(1 / middle), power = broadcast(-a_ * std::pow(middle, p_));
+      for (Index n = 0; n < some; n += lanes) {
+        const auto x = multiply(load(i.data() + n), inverse);
+        auto series = broadcast(binomials_.back());
+        for (std::size_t term = binomials_.size() - 1; term-- > 0;)
+          series = multiply_add(series, x, broadcast(binomials_[term]));
+        store(values_.data() + n, multiply(series, power));
+      }
+    }
+
+    double a_, p_;
+    std::array<double, 9> binomials_{1};
+    std::int64_t block_ = -1;
+    std::array<double, static_cast<std::size_t>(some)> values_;
+  };
 
   KerpleForm form_;
   Vector<double> a_, p_;

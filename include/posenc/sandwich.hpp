@@ -140,6 +140,16 @@ class Sandwich {
       detail::require_exact_positions(*positions, "posenc::Sandwich: |position| must be at most 2^53");
     const auto end_of_table = static_cast<double>(table_.size());
     const double factor = factors_[head];
+    if (scores.size() > 0 && (scores.cols() == 1 || scores.rows() == 1) &&
+        detail::are_lines(key_positions, query_positions)) {
+      const double first = detail::offset(key_positions[0], query_positions[0]);
+      const bool of_one_query = scores.cols() == 1;
+      const double last = of_one_query ? first + static_cast<double>(scores.rows() - 1)
+                                       : first - static_cast<double>(scores.cols() - 1);
+      if (std::max(std::abs(first), std::abs(last)) < end_of_table)
+        return of_one_query ? add_known(scores.col(0), static_cast<Index>(first), factor)
+                            : add_known(scores.row(0), static_cast<Index>(-first), factor);
+    }
     detail::add_by_distance(scores, key_positions, query_positions, [&](double offset) {
       const double distance = std::abs(offset);
       return factor * (distance < end_of_table ? table_[static_cast<Index>(distance)] : sum(distance));
@@ -156,6 +166,16 @@ class Sandwich {
  private:
   void require_head(Index head) const {
     detail::require_in_range(head >= 0 && head < num_heads(), "posenc::Sandwich: head must be below num_heads", head);
+  }
+
+  /// To a line of scores at offsets first, first + 1, ..., all of them in the table.
+  template <class Line>
+  void add_known(Line line, Index first, double factor) const {
+    auto* const x = &line.coeffRef(0);
+    const Index step = line.innerStride(), before = std::clamp<Index>(-first, 0, line.size());
+    const double* const sums = table_.data();
+    for (Index i = 0; i < before; ++i) detail::add(x[i * step], factor * sums[-first - i]);
+    for (Index i = before; i < line.size(); ++i) detail::add(x[i * step], factor * sums[first + i]);
   }
 
   double level() const {

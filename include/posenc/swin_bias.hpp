@@ -93,13 +93,23 @@ class SwinBias {
                     key_positions.num_axes());
     detail::require_size(query_positions.num_axes(), key_positions.num_axes(),
                          "posenc::SwinBias: axes of the query positions must be those of the key positions");
-    if (by_number)
+    if (by_number) {
       for (const Positions* tokens : {&key_positions, &query_positions}) require_in_window(*tokens);
-    else
-      require_near(key_positions, query_positions);
-    const Tokens keys{key_positions.axis(0), key_positions.axis(by_number ? 0 : 1), by_number ? window_.width : 0};
-    const Tokens queries{query_positions.axis(0), query_positions.axis(by_number ? 0 : 1), keys.width};
-    add_numbers(scores, keys, queries, head);
+      const auto by_token = [width = static_cast<std::uint64_t>(window_.width)](const Positions& tokens) {
+        return [&tokens, width](Index t) {
+          const auto token = static_cast<std::uint64_t>(tokens[t]);
+          return token < width ? token : token + token / width * (width - 1);  // no division in the first row
+        };
+      };
+      return add_numbers(scores, by_token(key_positions), by_token(query_positions), head);
+    }
+    require_near(key_positions, query_positions);
+    const auto by_place = [columns = static_cast<std::uint64_t>(2 * window_.width - 1)](const Positions& tokens) {
+      return [y = tokens.axis(0), x = tokens.axis(1), columns](Index t) {
+        return static_cast<std::uint64_t>(y[t]) * columns + static_cast<std::uint64_t>(x[t]);
+      };
+    };
+    add_numbers(scores, by_place(key_positions), by_place(query_positions), head);
   }
 
   /// The hook of ScoreBias.
@@ -112,16 +122,6 @@ class SwinBias {
  private:
   struct Coordinates {
     std::int64_t y, x;
-  };
-
-  /// Where tokens are: by two axes, or, with a width, by numbers on one.
-  struct Tokens {
-    Positions y, x;
-    Index width;
-
-    Coordinates at(Index t) const {
-      return width == 0 ? Coordinates{y[t], x[t]} : Coordinates{y[t] / width, y[t] % width};
-    }
   };
 
   void require_in_window(const Positions& tokens) const {
@@ -154,13 +154,8 @@ class SwinBias {
 
   /// The columns of the table are numbered as tokens of an image of 2 width - 1 columns would be, so that an index is the
   /// difference of two such numbers: of a query and of a key. In unsigned numbers, whose differences always exist.
-  std::uint64_t number_of(Coordinates token) const {
-    return static_cast<std::uint64_t>(token.y) * static_cast<std::uint64_t>(2 * window_.width - 1) +
-           static_cast<std::uint64_t>(token.x);
-  }
-
-  template <class Scores>
-  void add_numbers(Scores& scores, const Tokens& keys, const Tokens& queries, Index head) const {
+  template <class Scores, class OfKey, class OfQuery>
+  void add_numbers(Scores& scores, OfKey of_key, OfQuery of_query, Index head) const {
     constexpr bool by_key = std::remove_cvref_t<Scores>::IsRowMajor;  // a line is a row: the queries of a key
     constexpr Index some = 256;
     const Index num_lines = by_key ? scores.rows() : scores.cols(), length = by_key ? scores.cols() : scores.rows();
@@ -169,9 +164,9 @@ class SwinBias {
     for (Index begin = 0, n; begin < length; begin += n) {
       n = std::min(some, length - begin);
       for (Index i = 0; i < n; ++i)
-        numbers[static_cast<std::size_t>(i)] = number_of((by_key ? queries : keys).at(begin + i));
+        numbers[static_cast<std::size_t>(i)] = by_key ? of_query(begin + i) : of_key(begin + i);
       for (Index line = 0; line < num_lines; ++line) {
-        const std::uint64_t of_line = number_of((by_key ? keys : queries).at(line));
+        const std::uint64_t of_line = by_key ? of_key(line) : of_query(line);
         for (Index i = 0; i < n; ++i) {
           const std::uint64_t number = numbers[static_cast<std::size_t>(i)];
           const std::uint64_t index = same_place + (by_key ? number - of_line : of_line - number);

@@ -54,6 +54,23 @@ TEST_CASE("Kerple is the formula, to 2 ulp of double at any distance", "[kerple]
   CHECK(worst <= 2);
 }
 
+TEST_CASE("Kerple's power of contiguous positions is within 1e-13 of the formula before it is rounded to float",
+          "[kerple][accuracy]") {
+  const Kerple kerple = Kerple::power(a, p);
+  double worst = 0;
+  for (const std::int64_t first : {0LL, 100LL, 1000LL, -40LL, 1LL << 40})
+    for (Index head = 0; head < 4; ++head) {
+      const Matrix<float> keys = bias_matrix<float>(kerple, positions(700, first), positions(1), head),
+                          queries = bias_matrix<float>(kerple, positions(1), positions(700, first), head);
+      CHECK(keys == queries.transpose());
+      for (Index t = 0; t < keys.rows(); ++t) {
+        const auto distance = static_cast<double>(std::abs(first + t));
+        worst = std::max(worst, exact::ulps(keys(t, 0), -(Number(a[head]) * pow(Number(distance), Number(p[head])))));
+      }
+    }
+  CHECK(worst <= 0.5 + 0x1p24 * 1e-13);
+}
+
 TEST_CASE("Kerple: numbers of its picture", "[kerple]") {
   const Eigen::VectorXf one = Eigen::VectorXf::Ones(1), half = Eigen::VectorXf::Constant(1, 0.5f);
   const Kerple logarithmic = Kerple::logarithmic(one, one), power = Kerple::power(one, half);
