@@ -22,107 +22,77 @@
 
 namespace laws {
 
-/// What a law says of all hooks of an encoding that act on matrices of a scalar.
-template <class Law, class Scalar, class E, class... Other>
-Verdict verdict(const Subject<E>& subject, const Other&... other) {
-  static_assert(posenc::PositionalEncoding<E, Scalar>, "the encoding has no hook for this scalar");
-  return for_all_cases(subject.limits, [&](const Case& c) {
-    Verdict all;
-    const auto test = [&]<Hook hook>(std::integral_constant<Hook, hook>) {
-      if constexpr (acts<hook, E, Scalar>())
-        if (all.holds()) {
-          const Verdict one = [&] {
-            if constexpr (sizeof...(Other) > 0)
-              return Law::template test<hook>(subject, other..., c);
-            else
-              return Law::template test<hook, Scalar>(subject, c);
-          }();
-          if (!one.holds()) all = Verdict(std::string(name(hook)) + ": " + one.violation());
-        }
-    };
-    test(std::integral_constant<Hook, Hook::add_to>());
-    test(std::integral_constant<Hook, Hook::apply_query>());
-    test(std::integral_constant<Hook, Hook::apply_key>());
-    test(std::integral_constant<Hook, Hook::add_bias>());
-    test(std::integral_constant<Hook, Hook::add_scores>());
-    test(std::integral_constant<Hook, Hook::add_values>());
-    return all;
+namespace sections {
+
+/// A section in which a law must hold.
+void law(const char* name, const std::function<Verdict()>& verdict);
+
+}  // namespace sections
+
+/// What a law says of all hooks of an encoding. The first ones are those that are tried; with others they are compared.
+template <class Law, class First, class... Other>
+Verdict verdict_of(const First& hooks, const Other&... other) {
+  return for_all_cases(hooks.about.limits, [&](const Case& c) {
+    for (const Hook hook :
+         {Hook::add_to, Hook::apply_query, Hook::apply_key, Hook::add_bias, Hook::add_scores, Hook::add_values}) {
+      if (!hooks.has(hook)) continue;
+      const Verdict one = Law::test(hooks, other..., hook, c);
+      if (!one.holds()) return Verdict(std::string(name(hook)) + ": " + one.violation());
+    }
+    return Verdict();
   });
 }
 
-namespace sections {
-
-template <class Law, class Scalar, class E, class... Other>
-void law(const Subject<E>& subject, const Other&... other) {
-  SECTION(Law::name) {
-    const Verdict found = verdict<Law, Scalar>(subject, other...);
-    INFO(found.violation());
-    CHECK(found.holds());
-  }
+template <class Law, class Scalar, class E>
+Verdict verdict(const Subject<E>& subject) {
+  if constexpr (std::is_same_v<Law, StorageIsRounded>)
+    return verdict_of<Law>(HooksOf<E, Scalar>(subject), HooksOf<E, float>(subject));
+  else if constexpr (std::is_same_v<Law, EveryView> || std::is_same_v<Law, NoAllocation>)
+    return verdict_of<Law>(HooksOfViewsOf<E, Scalar>(subject));
+  else
+    return verdict_of<Law>(HooksOf<E, Scalar>(subject));
 }
 
-/// Laws of what an encoding means: tried with every scalar that is computed with.
-template <class Scalar, class E>
-void laws_of_meaning(const Subject<E>& subject) {
-  if constexpr (posenc::is_relative<E>) law<ShiftedPositions, Scalar>(subject);
-  if constexpr (posenc::preserves_norm<E>) {
-    law<LengthStays, Scalar>(subject);
-    law<Orthogonal, Scalar>(subject);
-    if constexpr (posenc::is_relative<E>) {
-      law<SumOfPositions, Scalar>(subject);
-      law<RelativeProduct, Scalar>(subject);
-    }
-  }
+/// FloatIsDouble, with the object that is computed with in double.
+template <class Law, class Scalar, class E, class F>
+Verdict verdict(const Subject<E>& subject, const F& of_double) {
+  return verdict_of<Law>(HooksOf<E, Scalar>(subject), HooksOf<F, double>(subject, of_double));
 }
 
-template <class Scalar, class E>
-void laws_of_another_scalar(const Subject<E>& subject) {
-  if constexpr (std::is_same_v<Scalar, double>) {
-    SECTION("double") {
-      law<FloatIsDouble, float>(subject, subject.encoding);
-      laws_of_meaning<double>(subject);
-    }
-  } else {
-    SECTION(std::is_same_v<Scalar, Eigen::half> ? "half" : "bfloat16") { law<StorageIsRounded, Scalar>(subject); }
-  }
-}
-
-}  // namespace sections
+/// A law that is a function of a case.
+void require(const char* name, const Limits& limits, const std::function<Verdict(const Case&)>& law);
 
 /// One law. To Catch2 two sections of the same name at the same line are one, which it enters once: so call it once a
 /// test case with the same law.
 template <class Law, class Scalar, class E, class... Other>
 void require(const Subject<E>& subject, const Other&... other) {
-  sections::law<Law, Scalar>(subject, other...);
+  sections::law(Law::name, [&] { return verdict<Law, Scalar>(subject, other...); });
 }
 
-/// A law that is a function of a case.
-inline void require(const char* name, const Limits& limits, const std::function<Verdict(const Case&)>& law) {
-  SECTION(name) {
-    const Verdict found = for_all_cases(limits, law);
-    INFO(found.violation());
-    CHECK(found.holds());
-  }
-}
+namespace sections {
+
+// Compiled once (battery.cpp), as a section a law.
+
+/// All laws of one scalar. Views are walked in the same way whatever they hold, and take long to compile: float only.
+void every_law(const HooksOfViews<float>& hooks);
+void every_law(const Hooks<double>& hooks);
+
+/// Laws of what an encoding means, and how a scalar agrees with the first.
+void laws_of_another_scalar(const Hooks<double>& hooks, const Hooks<float>& of_float);
+void laws_of_another_scalar(const Hooks<Eigen::half>& hooks, const Hooks<float>& of_float);
+void laws_of_another_scalar(const Hooks<Eigen::bfloat16>& hooks, const Hooks<float>& of_float);
+
+}  // namespace sections
 
 /// All laws, with matrices of the first scalar; of the others float and double are to agree, and half and bfloat16 to be
 /// float, rounded.
 template <class Scalar, class... Others, class E>
 void obeys(const Subject<E>& subject, int line = __builtin_LINE()) {
-  using namespace sections;
   DYNAMIC_SECTION("line " << line) {
-    law<EmptyIsLegal, Scalar>(subject);
-    law<OneTokenAlone, Scalar>(subject);
-    law<OddTails, Scalar>(subject);
-    law<ChunkedIsWhole, Scalar>(subject);
-    law<PermutedPositions, Scalar>(subject);
-    law<EveryView, Scalar>(subject);
-    law<UntouchedFeatures, Scalar>(subject);
-    law<NoAllocation, Scalar>(subject);
-    law<ThrowsBeforeItWrites, Scalar>(subject);
-    law<SameBitsInThreads, Scalar>(subject);
-    laws_of_meaning<Scalar>(subject);
-    (laws_of_another_scalar<Others>(subject), ...);
+    const std::conditional_t<std::is_same_v<Scalar, float>, HooksOfViewsOf<E, Scalar>, HooksOf<E, Scalar>> hooks(
+        subject);
+    sections::every_law(hooks);
+    (sections::laws_of_another_scalar(HooksOf<E, Others>(subject), hooks), ...);
   }
 }
 

@@ -9,20 +9,14 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "../instrumented.hpp"
+
 namespace laws {
 namespace {
 
 using Position = std::int64_t;
 
-#if defined(__SANITIZE_ADDRESS__)  // g++
-constexpr bool is_instrumented = true;
-#elif defined(__has_feature)  // clang
-constexpr bool is_instrumented = __has_feature(address_sanitizer);
-#else
-constexpr bool is_instrumented = false;
-#endif
-
-constexpr int num_cases = is_instrumented ? 25 : 100;  // ten times as slow, and nothing new in the numbers
+constexpr int num_cases = is_instrumented ? 10 : 100;
 constexpr std::uint64_t seed = 1;
 
 /// Drawn from its whole range, however small the case is.

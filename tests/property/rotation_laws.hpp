@@ -7,105 +7,36 @@
 #include "laws.hpp"
 
 #include <Eigen/Core>
-#include <algorithm>
 #include <complex>
-#include <cstddef>
-#include <cstdint>
-#include <vector>
 
 namespace laws {
-
-/// R_p x, with a position for each column.
-template <Hook hook, class Scalar, class E>
-Matrix<double> turned(const E& encoding, const Matrix<Scalar>& x, const std::vector<std::int64_t>& positions,
-                      Index head) {
-  Matrix<Scalar> y = x;
-  call<hook>(encoding, y, Inputs<Matrix<Scalar>>(), {.keys = {}, .queries = positions, .head = head});
-  return to_double(y);
-}
-
-/// Two positions a column, such that their sum and difference are positions as well.
-struct TwoPositions {
-  std::vector<std::int64_t> a, b, sum, difference;
-
-  explicit TwoPositions(const Case& c) {
-    for (std::size_t t = 0; t < c.query_positions.size(); ++t) {
-      a.push_back(c.query_positions[t] / 2);
-      b.push_back(c.key_positions.empty() ? 0 : c.key_positions[t % c.key_positions.size()] / 2);
-      sum.push_back(a[t] + b[t]);
-      difference.push_back(b[t] - a[t]);
-    }
-  }
-};
 
 /// |R_p x| = |x|.
 struct LengthStays {
   static constexpr auto name = "|R x| = |x|";
-
-  template <Hook hook, class Scalar, class E>
-  static Verdict test(const Subject<E>& subject, const Case& c) {
-    const Call<Scalar> given(hook, subject.num_features, c);
-    const Matrix<double> before = lengths(to_double(given.out));
-    const Matrix<double> after = lengths(turned<hook>(subject.encoding, given.out, c.query_positions, c.head));
-    if (close(before, after, 3 * epsilon<Scalar>() * before)) return {};
-    return Verdict("the length of a vector changes");
-  }
+  template <class Scalar>
+  static Verdict test(const Hooks<Scalar>& hooks, Hook hook, const Case& c);
 };
 
 /// R_p^T R_p = I.
 struct Orthogonal {
   static constexpr auto name = "R^T R = I";
-
-  template <Hook hook, class Scalar, class E>
-  static Verdict test(const Subject<E>& subject, const Case& c) {
-    const Index n = subject.num_features;
-    const Matrix<Scalar> identity = Matrix<Scalar>::Identity(n, n);
-    const Matrix<double> bound = Matrix<double>::Constant(1, 1, 6 * epsilon<Scalar>());
-    for (std::size_t t = 0; t < std::min<std::size_t>(c.query_positions.size(), 2); ++t) {
-      const std::vector<std::int64_t> everywhere(static_cast<std::size_t>(n), c.query_positions[t]);
-      const Matrix<double> r = turned<hook>(subject.encoding, identity, everywhere, c.head);
-      if (!close(r.transpose() * r, to_double(identity), bound)) return Verdict("a rotation is not orthogonal");
-    }
-    return {};
-  }
+  template <class Scalar>
+  static Verdict test(const Hooks<Scalar>& hooks, Hook hook, const Case& c);
 };
 
 /// R_a R_b = R_{a + b}: a cached key is moved by one rotation.
 struct SumOfPositions {
   static constexpr auto name = "R_a R_b = R_{a+b}";
-
-  template <Hook hook, class Scalar, class E>
-  static Verdict test(const Subject<E>& subject, const Case& c) {
-    const TwoPositions at(c);
-    const Call<Scalar> given(hook, subject.num_features, c);
-    Matrix<Scalar> x = given.out;
-    call<hook>(subject.encoding, x, given.in, {.keys = {}, .queries = at.b, .head = c.head});
-    if (close(turned<hook>(subject.encoding, x, at.a, c.head),
-              turned<hook>(subject.encoding, given.out, at.sum, c.head),
-              9 * epsilon<Scalar>() * lengths(to_double(given.out))))
-      return {};
-    return Verdict("two rotations are not the one of the sum");
-  }
+  template <class Scalar>
+  static Verdict test(const Hooks<Scalar>& hooks, Hook hook, const Case& c);
 };
 
 /// <R_a x, R_b y> = <x, R_{b-a} y>.
 struct RelativeProduct {
   static constexpr auto name = "<R_a x, R_b y> = <x, R_{b-a} y>";
-
-  template <Hook hook, class Scalar, class E>
-  static Verdict test(const Subject<E>& subject, const Case& c) {
-    const TwoPositions at(c);
-    const Call<Scalar> given(hook, subject.num_features, c);
-    const Matrix<double> x = to_double(given.out), y = to_double(given.in.queries);
-    const Matrix<double> x_a = turned<Hook::apply_query>(subject.encoding, given.out, at.a, c.head);
-    const Matrix<double> y_b = turned<Hook::apply_key>(subject.encoding, given.in.queries, at.b, c.head);
-    const Matrix<double> y_difference =
-        turned<Hook::apply_key>(subject.encoding, given.in.queries, at.difference, c.head);
-    if (close(x_a.cwiseProduct(y_b).colwise().sum(), x.cwiseProduct(y_difference).colwise().sum(),
-              9 * epsilon<Scalar>() * lengths(x).cwiseProduct(lengths(y))))
-      return {};
-    return Verdict("the product depends on more than the difference of positions");
-  }
+  template <class Scalar>
+  static Verdict test(const Hooks<Scalar>& hooks, Hook hook, const Case& c);
 };
 
 // Laws of two encodings, or of more than the hooks: functions of one case.

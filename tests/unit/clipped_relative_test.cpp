@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../catch.hpp"
+#include "../instrumented.hpp"
 
 using namespace posenc;
 using Catch::Matchers::Message;
@@ -287,6 +288,7 @@ TEST_CASE("Contiguous positions in blocks against three loops", "[clipped_relati
        .direction = query_minus_key ? RelativeDirection::query_minus_key : RelativeDirection::key_minus_query,
        .scores = naive.with_keys ? RelativeScores::query_and_key : RelativeScores::query});
   for (const std::int64_t first : {-900, 0, 30}) {
+    if (is_instrumented && first != 30) continue;
     Entries keys, queries;
     for (std::int64_t t = 0; t < 1100; ++t) keys.push_back(t);
     for (std::int64_t t = 0; t < 70; ++t) queries.push_back(first + t);

@@ -353,9 +353,9 @@ TEST_CASE("Refused: hostile text", "[config]") {
       }(),
       "is nested deeper than 64 levels");
   starts(std::string(100'000'000, 'x'), "the text must be at most 16777216 bytes, got 100000000");
-  starts("{\"model_type\": \"" + std::string(10'000'000, 'x') + "\"}", "model_type is not known, got \"xxxx");
-  CHECK(message_of("\"" + std::string(10'000'000, 'x')).size() < 400);
-  CHECK(message_of("{\"model_type\": \"" + std::string(10'000'000, 'x') + "\"}").size() < 400);
+  starts("{\"model_type\": \"" + std::string(2'000'000, 'x') + "\"}", "model_type is not known, got \"xxxx");
+  CHECK(message_of("\"" + std::string(2'000'000, 'x')).size() < 400);
+  CHECK(message_of("{\"model_type\": \"" + std::string(2'000'000, 'x') + "\"}").size() < 400);
 }
 
 TEST_CASE("Refused: values that no text can hold", "[config]") {

@@ -24,6 +24,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../instrumented.hpp"
 #include "../streaming.hpp"
 
 using namespace posenc;
@@ -89,13 +90,16 @@ Alibi slope(double s, AlibiForm form = AlibiForm::distance) { return Alibi(Vecto
 TEMPLATE_TEST_CASE("Tiles that weigh nothing are left out, and the bits are the same", "[streaming]", float, double) {
   const Tokens<TestType> x({500, 700, 16, 9});
   for (const Place& place : {from_zero(500, 700), behind_a_cache(500, 700), as_arrays(behind_a_cache(500, 700))}) {
+    if (is_instrumented && place.query_array.empty()) continue;
     CAPTURE(place.name);
     const AttentionOptions options = place.options();
     CHECK(skipped_with_same_bits(x, options, CausalMask{}) > 0);
-    CHECK(skipped_with_same_bits(x, options, SlidingWindow({.left = 100, .right = 20})) > 0);
-    CHECK(skipped_with_same_bits(x, options, DocumentMask(documents(700, 150), documents(500, 120))) > 0);
     CHECK(skipped_with_same_bits(x, options, slope(8)) > 0);
     CHECK(skipped_with_same_bits(x, options, slope(8, AlibiForm::causal)) > 0);
+    if constexpr (std::is_same_v<TestType, float>) {  // which tiles are left out does not depend on the scalar
+      CHECK(skipped_with_same_bits(x, options, SlidingWindow({.left = 100, .right = 20})) > 0);
+      CHECK(skipped_with_same_bits(x, options, DocumentMask(documents(700, 150), documents(500, 120))) > 0);
+    }
     const Index causal = skipped_with_same_bits(x, options, CausalMask{});
     CHECK(skipped_with_same_bits(x, options, slope(8), CausalMask{}) > causal);
     CHECK(skipped_with_same_bits(x, options, slope(0.001)) == 0);
@@ -215,7 +219,7 @@ TEST_CASE("Large scores keep tiles that a bias alone would leave out", "[streami
   x.k.leftCols(3) *= 30;  // far away, and yet the largest scores
   const AttentionOptions options = behind_a_cache(130, 900).options();
   skipped_with_same_bits(x, options, slope(2), CausalMask{});
-  expect_reference(x, options, pack(slope(2), CausalMask{}));
+  expect_reference<true>(x, options, pack(slope(2), CausalMask{}));
 }
 
 TEST_CASE("Nothing is allocated once there is a workspace", "[streaming]") {
