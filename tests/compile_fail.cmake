@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-# cmake -DCOMPILER=... -DINCLUDES=... -DSOURCE=case.cpp -P compile_fail.cmake
+# cmake -DCOMPILER=... -DINCLUDES=... -DSOURCE=case.cpp -DPRECOMPILED=header.hpp -P compile_fail.cmake
+#
+# header.hpp is included first; header.hpp.gch is it, precompiled.
 #
 # The case must compile as it stands, so that it fails for no other reason than the line under POSENC_SHOULD_FAIL;
 # with that line it must not, and the compiler must say what the case's "// expect: " line says (a regular expression).
@@ -13,7 +15,7 @@ if(expected STREQUAL "")
   message(FATAL_ERROR "${SOURCE} has no line '// expect: message'")
 endif()
 
-set(compile ${COMPILER} -std=c++20 -fsyntax-only ${INCLUDES} ${SOURCE})
+set(compile ${COMPILER} -std=c++20 -fsyntax-only ${INCLUDES} -include ${PRECOMPILED} ${SOURCE})
 execute_process(COMMAND ${compile} RESULT_VARIABLE failed ERROR_VARIABLE messages)
 if(failed)
   message(FATAL_ERROR "${SOURCE} must compile without POSENC_SHOULD_FAIL:\n${messages}")
