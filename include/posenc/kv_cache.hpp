@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <posenc/concepts.hpp>
+#include <posenc/detail/add_line.hpp>
 #include <posenc/detail/check.hpp>
 #include <posenc/detail/scalar.hpp>
 #include <posenc/positions.hpp>
@@ -146,7 +147,7 @@ class KvCache {
     // Behind the tokens that are there, where nobody looks until they are counted.
     const Index num_tokens = keys.cols();
     if constexpr (sizeof...(Encodings) == 0) {
-      keys_.middleCols(size_, num_tokens) = keys.template cast<Scalar>();
+      put(keys, keys_.middleCols(size_, num_tokens));
     } else if constexpr (std::is_same_v<Scalar, Real>) {
       keys_.middleCols(size_, num_tokens) = keys.template cast<Scalar>();
       for (Index head = 0; head < num_kv_heads(); ++head)
@@ -158,11 +159,11 @@ class KvCache {
           auto rotated = rotated_.leftCols(some);
           rotated = keys.block(head * head_dim(), begin, head_dim(), some).template cast<Real>();
           rotate(rotated, positions.segment(begin, some), head, encodings...);
-          keys_.block(head * head_dim(), size_ + begin, head_dim(), some) = rotated.template cast<Scalar>();
+          put(rotated, keys_.block(head * head_dim(), size_ + begin, head_dim(), some));
         }
       }
     }
-    values_.middleCols(size_, num_tokens) = values.template cast<Scalar>();
+    put(values, values_.middleCols(size_, num_tokens));
     remember(positions, size_, positions_);
     size_ += num_tokens;
     count_consecutive();
@@ -252,6 +253,20 @@ class KvCache {
     detail::require_in_range(
         eviction.num_sink_tokens <= size_ && eviction.num_tokens <= size_ - eviction.num_sink_tokens,
         "posenc::KvCache: what is evicted must be behind the sinks and in the cache", eviction.num_tokens);
+  }
+
+  /// to = from, rounded.
+  template <class From, class To>
+  static void put(const From& from, To&& to) {
+    if constexpr (!std::is_same_v<Scalar, Real> && std::is_same_v<typename From::Scalar, Real> && !From::IsRowMajor &&
+                  static_cast<bool>(From::Flags & Eigen::DirectAccessBit)) {
+      if (from.innerStride() == 1) {
+        for (Index t = 0; t < from.cols(); ++t)
+          detail::round_line(from.data() + t * from.outerStride(), from.rows(), &to.coeffRef(0, t));
+        return;
+      }
+    }
+    to = from.template cast<Scalar>();
   }
 
   /// In double and float where they lie; a hook may be a template or take a plain Eigen::Ref.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The conversions of half and bfloat16 that Eigen does number by number, and packets of bfloat16 for rotations. A part
-// of packet.hpp, which includes it.
+// The conversions of half and bfloat16 that Eigen does number by number, and packets of bfloat16 in an order of their
+// own. A part of packet.hpp, which includes it.
 
 #include <Eigen/Core>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 
@@ -20,10 +21,70 @@
 namespace posenc::inline v0::detail {
 
 /// Memory is copied to, because g++ 12 makes one instruction of that and the conversion, which costs less than the two.
-template <class Stored>
-EIGEN_ALWAYS_INLINE void store_converted(Eigen::half* to, const Stored& x) {
+template <class Scalar, class Stored>
+EIGEN_ALWAYS_INLINE void store_converted(Scalar* to, const Stored& x) {
   std::memcpy(static_cast<void*>(to), &x, sizeof x);
 }
+
+#if defined(EIGEN_VECTORIZE_SSE2) && !defined(EIGEN_VECTORIZE_AVX)
+EIGEN_ALWAYS_INLINE __m128i select(const __m128i& mask, const __m128i& yes, const __m128i& no) {
+  return _mm_or_si128(_mm_and_si128(mask, yes), _mm_andnot_si128(mask, no));
+}
+EIGEN_ALWAYS_INLINE __m128i load_four(const void* from) { return _mm_loadl_epi64(static_cast<const __m128i*>(from)); }
+/// The lower halves of four integers that fit into them.
+EIGEN_ALWAYS_INLINE std::uint64_t four_of(const __m128i& x) {
+  std::uint64_t to = 0;
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(&to), _mm_packs_epi32(x, x));
+  return to;
+}
+
+template <>
+struct PacketMemory<Eigen::bfloat16, __m128> {
+  static constexpr bool available = true;
+  static EIGEN_ALWAYS_INLINE __m128 load(const Eigen::bfloat16* from) {
+    return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), load_four(from)));
+  }
+  static EIGEN_ALWAYS_INLINE std::uint64_t stored(const __m128& x) {
+    const __m128i bits = _mm_castps_si128(x), odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
+    __m128i up = _mm_add_epi32(_mm_add_epi32(bits, _mm_set1_epi32(0x7fff)), odd);  // ties to even
+    if (const __m128 nan = _mm_cmpunord_ps(x, x); _mm_movemask_ps(nan) != 0) [[unlikely]] {
+      const __m128 minus = _mm_set1_ps(-0.0F), quiet = _mm_set1_ps(std::numeric_limits<float>::quiet_NaN());
+      up = select(_mm_castps_si128(nan), _mm_castps_si128(_mm_or_ps(_mm_and_ps(x, minus), quiet)), up);
+    }
+    return four_of(_mm_srai_epi32(up, 16));
+  }
+  static EIGEN_ALWAYS_INLINE void store(Eigen::bfloat16* to, const __m128& x) { store_converted(to, stored(x)); }
+};
+
+/// Between 2^-14, the smallest normal half, and 2^16, where infinity begins, exponents differ by a constant, 112.
+template <>
+struct PacketMemory<Eigen::half, __m128> {
+  static constexpr bool available = true;
+  static EIGEN_ALWAYS_INLINE __m128 load(const Eigen::half* from) {
+    const __m128i words = _mm_unpacklo_epi16(load_four(from), _mm_setzero_si128());
+    const __m128i magnitude = _mm_and_si128(words, _mm_set1_epi32(0x7fff)), bias = _mm_set1_epi32(112 << 23);
+    const __m128i normal = _mm_add_epi32(_mm_slli_epi32(magnitude, 13), bias);
+    const __m128i is_infinite = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7bff));  // or NaN
+    const __m128i is_denormal = _mm_cmpgt_epi32(_mm_set1_epi32(0x0400), magnitude);
+    const __m128 denormal = _mm_mul_ps(_mm_cvtepi32_ps(magnitude), _mm_set1_ps(0x1p-24F));
+    const __m128i x = _mm_add_epi32(normal, _mm_and_si128(is_infinite, bias));
+    const __m128i sign = _mm_slli_epi32(_mm_xor_si128(words, magnitude), 16);
+    return _mm_castsi128_ps(_mm_or_si128(select(is_denormal, _mm_castps_si128(denormal), x), sign));
+  }
+  static EIGEN_ALWAYS_INLINE std::uint64_t stored(const __m128& x) {
+    const __m128 minus = _mm_set1_ps(-0.0F), half = _mm_set1_ps(0.5F);  // a denormal one begins where those of 0.5 end
+    const __m128 magnitude = _mm_min_ps(_mm_andnot_ps(minus, x), _mm_set1_ps(0x1p16F));  // of NaN as well
+    const __m128i bits = _mm_castps_si128(magnitude), odd = _mm_and_si128(_mm_srli_epi32(bits, 13), _mm_set1_epi32(1));
+    const __m128i up = _mm_add_epi32(_mm_add_epi32(bits, _mm_set1_epi32(0xfff - (112 << 23))), odd);  // ties to even
+    const __m128i denormal = _mm_sub_epi32(_mm_castps_si128(_mm_add_ps(magnitude, half)), _mm_castps_si128(half));
+    const __m128i is_denormal = _mm_cmpgt_epi32(_mm_set1_epi32(113 << 23), bits);
+    const __m128i nan = _mm_and_si128(_mm_castps_si128(_mm_cmpunord_ps(x, x)), _mm_set1_epi32(0x0200));
+    const __m128i sign = _mm_srai_epi32(_mm_castps_si128(_mm_and_ps(x, minus)), 16);
+    return four_of(_mm_or_si128(select(is_denormal, denormal, _mm_srli_epi32(up, 13)), _mm_or_si128(nan, sign)));
+  }
+  static EIGEN_ALWAYS_INLINE void store(Eigen::half* to, const __m128& x) { store_converted(to, stored(x)); }
+};
+#endif
 
 #if defined(__F16C__) && defined(EIGEN_VECTORIZE_AVX)
 // Eigen 3.4 with g++ converts half number by number, in software.
@@ -126,6 +187,20 @@ struct PacketTraits<EvenOdd<Packet>> {
   static constexpr Eigen::Index size = 2 * size_of<Packet>;
 };
 
+/// Of other scalars than those below.
+template <class Scalar, class Packet>
+struct PacketMemory<Scalar, EvenOdd<Packet>> {
+  static constexpr bool available = false;
+};
+
+template <class Packet>
+EIGEN_ALWAYS_INLINE EvenOdd<Packet> sum(const EvenOdd<Packet>& a, const EvenOdd<Packet>& b) {
+  return {sum(a.even, b.even), sum(a.odd, b.odd)};
+}
+template <class Packet>
+EIGEN_ALWAYS_INLINE EvenOdd<Packet> multiply(const Packet& a, const EvenOdd<Packet>& b) {
+  return {multiply(a, b.even), multiply(a, b.odd)};
+}
 template <class Packet>
 EIGEN_ALWAYS_INLINE EvenOdd<Packet> with_sign(const EvenOdd<Packet>& x, packet_scalar_t<Packet> sign) {
   return {with_sign(x.even, sign), with_sign(x.odd, sign)};
@@ -145,13 +220,13 @@ EIGEN_ALWAYS_INLINE EvenOdd<Packet> swap_neighbours(const EvenOdd<Packet>& x) {
   return {x.odd, x.even};
 }
 
-/// The packet to rotate Scalar in where it is computed with in packets of this type.
+/// The packet to compute in with what is stored as Scalar, where packets of Real are of this type and any order will do.
 template <class Scalar, class Packet>
-struct RotatedIn {
+struct WorkingPacket {
   using type = Packet;
 };
 template <class Scalar, class Real>
-using rotated_packet_t = typename RotatedIn<Scalar, packet_t<Real>>::type;
+using working_packet_t = typename WorkingPacket<Scalar, packet_t<Real>>::type;
 
 // with_short_nan makes of every NaN one whose lower half is zero: rounded as if it were a number, it stays NaN. apart
 // takes the numbers of even and of odd index out of a packet and the next one.
@@ -165,7 +240,7 @@ EIGEN_ALWAYS_INLINE EvenOdd<__m512> apart(const __m512& a, const __m512& b) {
   return {_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)};
 }
 template <>
-struct RotatedIn<Eigen::bfloat16, __m512> {
+struct WorkingPacket<Eigen::bfloat16, __m512> {
   using type = EvenOdd<__m512>;
 };
 template <>
@@ -205,7 +280,7 @@ EIGEN_ALWAYS_INLINE EvenOdd<__m256> apart(const __m256& a, const __m256& b) {
   return {in_order(_mm256_shuffle_ps(a, b, 0x88)), in_order(_mm256_shuffle_ps(a, b, 0xdd))};
 }
 template <>
-struct RotatedIn<Eigen::bfloat16, __m256> {
+struct WorkingPacket<Eigen::bfloat16, __m256> {
   using type = EvenOdd<__m256>;
 };
 template <>
@@ -229,9 +304,10 @@ struct PacketMemory<Eigen::bfloat16, EvenOdd<__m256>> {
 };
 #endif
 
-/// Cosines and sines, which only come from memory.
+/// What is computed with bfloat16. It only comes from memory.
 template <class Packet>
 struct PacketMemory<float, EvenOdd<Packet>> {
+  static constexpr bool available = true;
   static EIGEN_ALWAYS_INLINE EvenOdd<Packet> load(const float* from) {
     return apart(with_short_nan(load_as<Packet>(from)), with_short_nan(load_as<Packet>(from + size_of<Packet>)));
   }

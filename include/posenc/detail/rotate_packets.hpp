@@ -170,7 +170,7 @@ EIGEN_ALWAYS_INLINE void rotate_token(const PairsOfToken<Scalar, Real>& x) {
   using Pairs = Kind<Packet>;
   if constexpr (Pairs::in_packets && PacketMemory<Scalar, Packet>::available) {
     if (x.num_pairs >= Pairs::size) {
-      constexpr bool is_widest = std::is_same_v<Packet, rotated_packet_t<Scalar, Real>>;
+      constexpr bool is_widest = std::is_same_v<Packet, working_packet_t<Scalar, Real>>;
       constexpr int max = is_widest ? Pairs::max_packets : 2;
       Index first = 0, n = x.num_pairs;
       for (Index part; n > max * Pairs::size; first += part, n -= part) {
@@ -192,7 +192,7 @@ EIGEN_DONT_INLINE void rotate_tokens(const Scalar* in, Scalar* out, const Real* 
                                      Index num_heads, Index pair_step, Index partner, Index head_step, Index num_tokens,
                                      Index in_step, Index out_step, Index angle_step) {
   for (; num_tokens > 0; --num_tokens, in += in_step, out += out_step, cos += angle_step, sin += angle_step)
-    rotate_token<Kind, rotated_packet_t<Scalar, Real>, store>(
+    rotate_token<Kind, working_packet_t<Scalar, Real>, store>(
         PairsOfToken<Scalar, Real>{in, out, cos, sin, num_pairs, num_heads, pair_step, partner, head_step});
 }
 

@@ -94,31 +94,32 @@ void add_constant(Line line, Index begin, Index n, double value) {
 template <class Scores, class Bias>
 void add_by_distance(Scores& scores, const Positions& key_positions, const Positions& query_positions, Bias bias) {
   using Matrix = std::remove_cvref_t<Scores>;
-  using Real = compute_t<typename Matrix::Scalar>;
+  using Scalar = typename Matrix::Scalar;
   if (!are_lines(key_positions, query_positions))
     return for_each_score(scores, [&](Index key, Index query, auto& score) {
       add(score, bias(offset(key_positions[key], query_positions[query])));
     });
   constexpr bool by_key = Matrix::IsRowMajor;  // a line is a row: the queries of a key
   constexpr Index side = 256;
-  std::array<Real, 2 * side> biases;
+  Addends<Scalar, 2 * side> biases;
   const Index num_lines = by_key ? scores.rows() : scores.cols(), length = by_key ? scores.cols() : scores.rows();
   for (Index outer = 0, m; outer < num_lines; outer += m) {
     m = std::min(side, num_lines - outer);
     for (Index inner = 0, n; inner < length; inner += n) {  // from the first score of the last line on
-      n = std::min(side, length - inner);
+      const Index rest = length - inner;
+      n = rest <= side ? rest : rest < 2 * side ? (rest + 1) / 2 : side;  // no short one at the end
       const Index last = outer + m - 1;
       const double first = by_key ? offset(key_positions[last], query_positions[inner])
                                   : offset(key_positions[inner], query_positions[last]);
       for (Index i = 0; i < m + n - 1; ++i)
-        biases[static_cast<std::size_t>(i)] = static_cast<Real>(bias(first + static_cast<double>(by_key ? -i : i)));
+        biases.set(i, static_cast<compute_t<Scalar>>(bias(first + static_cast<double>(by_key ? -i : i))));
       for (Index k = 0; k < m; ++k) {
         auto* const x = by_key ? &scores.coeffRef(outer + k, inner) : &scores.coeffRef(inner, outer + k);
-        const Real* const of_line = biases.data() + (m - 1 - k);
+        const Index of_line = m - 1 - k;
         if (scores.innerStride() == 1)
-          add_line(x, of_line, n);
+          biases.add_to(x, of_line, n);
         else
-          for (Index i = 0; i < n; ++i) add(x[i * scores.innerStride()], of_line[i]);
+          for (Index i = 0; i < n; ++i) add(x[i * scores.innerStride()], biases[of_line + i]);
       }
     }
   }
