@@ -20,23 +20,24 @@
 
 namespace posenc::inline v0::detail {
 
-/// Adds the packet addend(i) to x[i] and what follows, i = 0, ..., n - 1. The last packet overlaps the one before it,
-/// and is hence loaded before that is stored. False if n numbers do not fill one: then nothing is done.
+/// Adds the packet addend(i) to x[i] and what follows, i = 0, ..., n - 1. What does not fill a last packet is in one that
+/// overlaps the one before it, and is hence loaded before that is stored. False if n numbers do not fill one: then
+/// nothing is done.
 template <class Packet, class Scalar, class Addend>
 EIGEN_ALWAYS_INLINE bool add_in_packets(Scalar* x, Eigen::Index n, Addend addend) {
   using Memory = PacketMemory<Scalar, Packet>;
   if constexpr (Memory::available) {
-    const Eigen::Index end = n - size_of<Packet>;
-    if (end < 0) return false;
-    const Packet last = sum(Memory::load(x + end), addend(end));
-    const auto add_at = [&](Eigen::Index i) { Memory::store(x + i, sum(Memory::load(x + i), addend(i))); };
+    constexpr Eigen::Index size = size_of<Packet>;
+    if (n < size) return false;
+    const auto sum_at = [&](Eigen::Index i) { return sum(Memory::load(x + i), addend(i)); };
+    const Packet last = sum_at(n - size);
     Eigen::Index i = 0;
-    for (constexpr Eigen::Index some = 4 * size_of<Packet>; i + some <= end; i += some) {
+    for (; i + 4 * size <= n; i += 4 * size) {
       POSENC_DETAIL_UNROLL
-      for (Eigen::Index j = 0; j < some; j += size_of<Packet>) add_at(i + j);
+      for (Eigen::Index j = i; j < i + 4 * size; j += size) Memory::store(x + j, sum_at(j));
     }
-    for (; i < end; i += size_of<Packet>) add_at(i);
-    Memory::store(x + end, last);
+    for (; i + size <= n; i += size) Memory::store(x + i, sum_at(i));
+    if (i < n) Memory::store(x + n - size, last);
     return true;
   }
   return false;
