@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -52,6 +53,9 @@ void softmax_columns(Matrix<Scalar>& scores, Scalar sink = -std::numeric_limits<
 
 namespace detail {
 
+/// So many queries at a time are handed to hooks, that their scores are still in the second cache.
+inline constexpr Index reference_queries = 128;
+
 template <class Scalar, class Encoding>
 inline constexpr bool acts_in_attention = QueryKeyEncoding<Encoding, Scalar> || ScoreBias<Encoding, Scalar> ||
                                           ScoreTerm<Encoding, Scalar> || ValueTerm<Encoding, Scalar>;
@@ -65,32 +69,34 @@ void rotate(const Encoding& encoding, Matrix<Scalar>& queries, Matrix<Scalar>& k
   }
 }
 
+/// A tile of scores: all keys of some queries.
+template <class Scalar>
+struct ScoreTile {
+  Eigen::Ref<Matrix<Scalar>> scores;
+  Positions key_positions, query_positions;
+  Index head;
+};
+
 template <class Scalar, class Encoding, class Keys, class Queries>
-void add_scores(const Encoding& encoding, Matrix<Scalar>& scores, const Keys& k, const Queries& q,
-                const AttentionOptions& options) {
+void add_scores(const Encoding& encoding, ScoreTile<Scalar>& tile, const Keys& k, const Queries& q) {
   if constexpr (ScoreTerm<Encoding, Scalar>) {
-    Eigen::Ref<Matrix<Scalar>> s = scores;
-    const Matrix<Scalar> keys = k.template cast<Scalar>(), queries = q.template cast<Scalar>();
-    const Eigen::Ref<const Matrix<Scalar>> read_keys = keys, read_queries = queries;
-    encoding.add_scores(s, read_keys, read_queries, options.key_positions, options.query_positions, options.head);
+    const Eigen::Ref<const Matrix<Scalar>> read_keys = k, read_queries = q;
+    encoding.add_scores(tile.scores, read_keys, read_queries, tile.key_positions, tile.query_positions, tile.head);
   }
 }
 
 template <class Scalar, class Encoding>
-void add_bias(const Encoding& encoding, Matrix<Scalar>& scores, const AttentionOptions& options) {
-  if constexpr (ScoreBias<Encoding, Scalar>) {
-    Eigen::Ref<Matrix<Scalar>> s = scores;
-    encoding.add_bias(s, options.key_positions, options.query_positions, options.head);
-  }
+void add_bias(const Encoding& encoding, ScoreTile<Scalar>& tile) {
+  if constexpr (ScoreBias<Encoding, Scalar>)
+    encoding.add_bias(tile.scores, tile.key_positions, tile.query_positions, tile.head);
 }
 
-template <class Scalar, class Encoding>
-void add_values(const Encoding& encoding, Matrix<Scalar>& outputs, const Matrix<Scalar>& weights,
-                const AttentionOptions& options) {
+template <class Scalar, class Encoding, class Weights>
+void add_values(const Encoding& encoding, Eigen::Ref<Matrix<Scalar>> outputs, const Weights& weights,
+                const Positions& key_positions, const Positions& query_positions, Index head) {
   if constexpr (ValueTerm<Encoding, Scalar>) {
-    Eigen::Ref<Matrix<Scalar>> o = outputs;
     const Eigen::Ref<const Matrix<Scalar>> w = weights;
-    encoding.add_values(o, w, options.key_positions, options.query_positions, options.head);
+    encoding.add_values(outputs, w, key_positions, query_positions, head);
   }
 }
 
@@ -142,13 +148,28 @@ auto attention_weights(const Queries& q, const Keys& k, const AttentionOptions& 
   } else {
     scores = k.template cast<Scalar>().matrix().transpose() * q.template cast<Scalar>().matrix();
   }
-  (detail::add_scores(encodings, scores, k, q, options), ...);
-  scores *= static_cast<Scalar>(options.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.rows())) : options.scale);
-  if (options.soft_cap != 0) {
-    const auto cap = static_cast<Scalar>(options.soft_cap);
-    scores = cap * (scores / cap).array().tanh();
-  }
-  (detail::add_bias(encodings, scores, options), ...);
+  constexpr bool has_terms = (ScoreTerm<Encodings, Scalar> || ...);
+  const auto as_given = [](const auto& x) -> Matrix<Scalar> {
+    if constexpr (has_terms) return x.template cast<Scalar>();
+    return {};
+  };
+  const Matrix<Scalar> keys = as_given(k), queries = as_given(q);
+  const auto scale =
+      static_cast<Scalar>(options.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.rows())) : options.scale);
+  Index begin = 0;
+  do {
+    const Index n = std::min(detail::reference_queries, scores.cols() - begin);
+    detail::ScoreTile<Scalar> tile{scores.middleCols(begin, n), options.key_positions,
+                                   options.query_positions.segment(begin, n), options.head};
+    (detail::add_scores(encodings, tile, keys, queries.middleCols(has_terms ? begin : 0, has_terms ? n : 0)), ...);
+    tile.scores *= scale;
+    if (options.soft_cap != 0) {
+      const auto cap = static_cast<Scalar>(options.soft_cap);
+      tile.scores = cap * (tile.scores / cap).array().tanh();
+    }
+    (detail::add_bias(encodings, tile), ...);
+    begin += n;
+  } while (begin < scores.cols());
 
   softmax_columns(scores, static_cast<Scalar>(options.sink));
   return scores;
@@ -174,8 +195,17 @@ auto attend(const Queries& q, const Keys& k, const Values& v, const AttentionOpt
   using Scalar = detail::compute_t<typename Queries::Scalar>;
   detail::require_size(v.cols(), k.cols(), "posenc::attend: columns of the values must be those of the keys");
   const Matrix<Scalar> weights = attention_weights(q, k, options, encodings...);
-  Matrix<Scalar> outputs = v.template cast<Scalar>().matrix() * weights;
-  (detail::add_values(encodings, outputs, weights, options), ...);
+  Matrix<Scalar> outputs(v.rows(), q.cols());
+  Index begin = 0;
+  do {
+    const Index n = std::min(detail::reference_queries, q.cols() - begin);
+    auto some = outputs.middleCols(begin, n);
+    some.noalias() = v.template cast<Scalar>().matrix() * weights.middleCols(begin, n);
+    (detail::add_values<Scalar>(encodings, some, weights.middleCols(begin, n), options.key_positions,
+                                options.query_positions.segment(begin, n), options.head),
+     ...);
+    begin += n;
+  } while (begin < q.cols());
   return outputs;
 }
 
