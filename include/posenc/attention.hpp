@@ -24,7 +24,7 @@ struct AttentionOptions {
 };
 
 /// Softmax of each column, in place; `sink` is one more score in the denominator. A column of minus infinities, a query
-/// that may attend to nothing, becomes zeros. NaN stays NaN.
+/// that may attend to nothing, becomes zeros. A weight that would be denormal, or next to it, is 0. NaN stays NaN.
 template <class Scalar>
 void softmax_columns(Matrix<Scalar>& scores, Scalar sink = -std::numeric_limits<Scalar>::infinity()) {
   using Limits = std::numeric_limits<Scalar>;
@@ -53,8 +53,18 @@ void softmax_columns(Matrix<Scalar>& scores, Scalar sink = -std::numeric_limits<
 
 namespace detail {
 
-/// So many queries at a time are handed to hooks, that their scores are still in the second cache.
-inline constexpr Index reference_queries = 128;
+/// Calls action(first, n) for blocks of queries, so small that their scores are still in the second cache when another
+/// hook gets them; for no queries once, with none, so that hooks check what they are given.
+template <class Action>
+void for_blocks_of_queries(Index num_queries, Action action) {
+  constexpr Index most = 128;
+  Index first = 0;
+  do {
+    const Index n = std::min(most, num_queries - first);
+    action(first, n);
+    first += n;
+  } while (first < num_queries);
+}
 
 template <class Scalar, class Encoding>
 inline constexpr bool acts_in_attention = QueryKeyEncoding<Encoding, Scalar> || ScoreBias<Encoding, Scalar> ||
@@ -156,9 +166,7 @@ auto attention_weights(const Queries& q, const Keys& k, const AttentionOptions& 
   const Matrix<Scalar> keys = as_given(k), queries = as_given(q);
   const auto scale =
       static_cast<Scalar>(options.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.rows())) : options.scale);
-  Index begin = 0;
-  do {
-    const Index n = std::min(detail::reference_queries, scores.cols() - begin);
+  detail::for_blocks_of_queries(scores.cols(), [&](Index begin, Index n) {
     detail::ScoreTile<Scalar> tile{scores.middleCols(begin, n), options.key_positions,
                                    options.query_positions.segment(begin, n), options.head};
     (detail::add_scores(encodings, tile, keys, queries.middleCols(has_terms ? begin : 0, has_terms ? n : 0)), ...);
@@ -168,8 +176,7 @@ auto attention_weights(const Queries& q, const Keys& k, const AttentionOptions& 
       tile.scores = cap * (tile.scores / cap).array().tanh();
     }
     (detail::add_bias(encodings, tile), ...);
-    begin += n;
-  } while (begin < scores.cols());
+  });
 
   softmax_columns(scores, static_cast<Scalar>(options.sink));
   return scores;
@@ -196,16 +203,13 @@ auto attend(const Queries& q, const Keys& k, const Values& v, const AttentionOpt
   detail::require_size(v.cols(), k.cols(), "posenc::attend: columns of the values must be those of the keys");
   const Matrix<Scalar> weights = attention_weights(q, k, options, encodings...);
   Matrix<Scalar> outputs(v.rows(), q.cols());
-  Index begin = 0;
-  do {
-    const Index n = std::min(detail::reference_queries, q.cols() - begin);
+  detail::for_blocks_of_queries(q.cols(), [&](Index begin, Index n) {
     auto some = outputs.middleCols(begin, n);
     some.noalias() = v.template cast<Scalar>().matrix() * weights.middleCols(begin, n);
     (detail::add_values<Scalar>(encodings, some, weights.middleCols(begin, n), options.key_positions,
                                 options.query_positions.segment(begin, n), options.head),
      ...);
-    begin += n;
-  } while (begin < q.cols());
+  });
   return outputs;
 }
 

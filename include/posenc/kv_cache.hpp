@@ -8,8 +8,8 @@
 #include <vector>
 
 #include <posenc/concepts.hpp>
-#include <posenc/detail/add_line.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/lines.hpp>
 #include <posenc/detail/scalar.hpp>
 #include <posenc/positions.hpp>
 #include <posenc/rope_move.hpp>

@@ -11,8 +11,8 @@
 #include <utility>
 
 #include <posenc/concepts.hpp>
-#include <posenc/detail/add_line.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/lines.hpp>
 #include <posenc/detail/read_ahead.hpp>
 #include <posenc/detail/scalar.hpp>
 #include <posenc/positions.hpp>

@@ -7,8 +7,8 @@
 
 #include <posenc/concepts.hpp>
 #include <posenc/detail/check.hpp>
+#include <posenc/detail/lines.hpp>
 #include <posenc/detail/scalar.hpp>
-#include <posenc/detail/scale_line.hpp>
 
 namespace posenc::inline v0 {
 

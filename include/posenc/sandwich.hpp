@@ -140,6 +140,7 @@ class Sandwich {
       detail::require_exact_positions(*positions, "posenc::Sandwich: |position| must be at most 2^53");
     const auto end_of_table = static_cast<double>(table_.size());
     const double factor = factors_[head];
+    // One query or key at a time, as in decoding: no two scores are as far apart, so nothing is kept for others.
     if (scores.size() > 0 && (scores.cols() == 1 || scores.rows() == 1) &&
         detail::are_lines(key_positions, query_positions)) {
       const double first = detail::offset(key_positions[0], query_positions[0]);

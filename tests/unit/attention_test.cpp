@@ -141,6 +141,37 @@ TEST_CASE("A key that is hidden has no weight at all", "[attention]") {
   check(1.0);
 }
 
+TEST_CASE("A weight that would be denormal, or next to it, is 0", "[attention]") {
+  const auto check = [](auto scalar) {
+    using Scalar = decltype(scalar);
+    const Scalar least = std::log(std::numeric_limits<Scalar>::min());
+    for (Index rest = 0; rest < 20; ++rest) {  // tails of packets too
+      Matrix<Scalar> w = Matrix<Scalar>::Constant(3 + rest, 1, least - 1);
+      w.topRows(2) << 0, least + 2;
+      softmax_columns(w);
+      CHECK(w(0, 0) == 1);
+      CHECK(w(1, 0) >= std::numeric_limits<Scalar>::min());
+      CHECK(w.bottomRows(1 + rest).isZero(0));
+    }
+  };
+  check(1.0f);
+  check(1.0);
+}
+
+TEST_CASE("Many queries at a time are each as if it were alone", "[attention]") {
+  const Index num_tokens = 300, dim = 4;  // more than one block of them, and not a multiple
+  const Matrix<double> q = Matrix<double>::Random(dim, num_tokens), k = Matrix<double>::Random(dim, num_tokens),
+                       v = Matrix<double>::Random(dim, num_tokens);
+  const ClippedRelative<double> relative(Matrix<double>(Matrix<double>::Random(dim, 7)),
+                                         Matrix<double>(Matrix<double>::Random(dim, 7)));
+  const Matrix<double> together = attend(q, k, v, positions(num_tokens), relative, Alibi(8), CausalMask{});
+  for (Index t = 0; t < num_tokens; ++t) {
+    const AttentionOptions at{.query_positions = positions(1, t), .key_positions = positions(num_tokens)};
+    const Matrix<double> alone = attend(q.col(t), k, v, at, relative, Alibi(8), CausalMask{});
+    REQUIRE((together.col(t) - alone).cwiseAbs().maxCoeff() < 1e-13);
+  }
+}
+
 TEST_CASE("NaN in a token is not hidden", "[attention]") {
   Heads x;
   x.q(2, 1) = std::numeric_limits<double>::quiet_NaN();

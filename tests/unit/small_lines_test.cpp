@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Half and bfloat16 in packets: what is read, rounded and added along memory is what Eigen makes of one number.
 
-#include <posenc/detail/add_line.hpp>
+#include <posenc/detail/lines.hpp>
 
 #include <Eigen/Core>
 #include <algorithm>

@@ -14,6 +14,7 @@
 
 #include <posenc/concepts.hpp>
 #include <posenc/detail/scalar.hpp>
+#include <posenc/detail/tile.hpp>
 
 namespace posenc::inline v0::detail {
 
@@ -94,8 +95,7 @@ template <class Block, class Vectors, class Action>
 void for_each_clipped_block(const Block& block, const Vectors& vectors, Index num_keys, Index num_queries,
                             double first_distance, Action action) {
   for (Index query = 0, queries; query < num_queries; query += queries) {
-    const Index rest = num_queries - query, most = block.num_queries();
-    queries = rest <= most ? rest : rest < 2 * most ? (rest + 1) / 2 : most;  // no short block at the end
+    queries = next_block(num_queries - query, block.num_queries());
     for (Index key = 0, keys; key < num_keys; key += keys) {
       keys = std::min(block.num_keys(), num_keys - key);
       const double distance = first_distance + static_cast<double>(key - query);

@@ -7,9 +7,9 @@
 //   sin(k s + r) = sin(k s) + cos(k s) r + (cos(k s) (sin r - r) - sin(k s) (1 - cos r))        |r| <= pi / 64
 //
 // and cos(k s + r) likewise with cos(k s) and -sin(k s). Those come from a table, as the sum of a head of 26 bits and a
-// tail; r is exact to 2^-82, and has a head too. So the product of two heads is exact, and so is its sum with a head as
-// that of two doubles; all other terms together are below 1/400 of the result. Where k is a multiple of 16, what remains
-// is r or 1: a result near zero is as good as any other.
+// tail; r is exact far beyond double, and has a head too. So the product of two heads is exact, and so is its sum with a
+// head as that of two doubles; all other terms together are so small that their roundings hardly show. Where k is a
+// multiple of 16, what remains is r or 1: a result near zero is as good as any other.
 //
 // No term depends on the number of lanes: a packet gives the bits that its angles give alone.
 

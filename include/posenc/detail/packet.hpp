@@ -331,24 +331,6 @@ struct PacketMemory<typename Eigen::internal::unpacket_traits<Packet>::type, Pac
   static EIGEN_ALWAYS_INLINE void store(Real* to, const Packet& x) { Eigen::internal::pstoreu(to, x); }
 };
 
-#if defined(__GNUC__)
-/// Stored as float and computed with in double.
-template <class Packet>
-requires(std::is_same_v<Packet, packet_t<double>>&& Simd<double>::lanes > 1) struct PacketMemory<float, Packet> {
-  typedef float Stored __attribute__((vector_size(Simd<double>::lanes * sizeof(float))));
-  static constexpr bool available = true;
-  static EIGEN_ALWAYS_INLINE Packet load(const float* from) {
-    Stored x;
-    std::memcpy(&x, from, sizeof x);
-    return __builtin_convertvector(x, Packet);
-  }
-  static EIGEN_ALWAYS_INLINE void store(float* to, const Packet& wide) {
-    const auto x = __builtin_convertvector(wide, Stored);
-    std::memcpy(to, &x, sizeof x);
-  }
-};
-#endif
-
 /// a b + c d, where c d is rounded first and the sum once if the machine has a fused multiply-add: the same bits for a
 /// packet, for a packet of another size and for a number alone, which the compiler would otherwise fuse as it likes.
 template <class Packet>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The conversions of half and bfloat16 that Eigen does number by number, and packets of bfloat16 in an order of their
-// own. A part of packet.hpp, which includes it.
+// The conversions that Eigen does number by number or not at all: of half and bfloat16, and of float to compute with in
+// double; and packets of bfloat16 in an order of their own. A part of packet.hpp, which includes it.
 
 #include <Eigen/Core>
 #include <cstdint>
@@ -19,6 +19,28 @@
 #endif
 
 namespace posenc::inline v0::detail {
+
+#if defined(__GNUC__)
+template <class Packet>
+inline constexpr bool holds_doubles = std::is_same_v<Packet, packet_t<double>>&& Simd<double>::lanes > 1;
+
+/// Stored as float and computed with in double.
+template <class Packet>
+requires holds_doubles<Packet>
+struct PacketMemory<float, Packet> {
+  typedef float Stored __attribute__((vector_size(Simd<double>::lanes * sizeof(float))));
+  static constexpr bool available = true;
+  static EIGEN_ALWAYS_INLINE Packet load(const float* from) {
+    Stored x;
+    std::memcpy(&x, from, sizeof x);
+    return __builtin_convertvector(x, Packet);
+  }
+  static EIGEN_ALWAYS_INLINE void store(float* to, const Packet& wide) {
+    const auto x = __builtin_convertvector(wide, Stored);
+    std::memcpy(to, &x, sizeof x);
+  }
+};
+#endif
 
 /// Memory is copied to, because g++ 12 makes one instruction of that and the conversion, which costs less than the two.
 template <class Scalar, class Stored>

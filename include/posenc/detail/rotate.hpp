@@ -148,7 +148,8 @@ void walk(const PairsOfToken<Feature, Real>& first, const TokenSteps& steps, con
 ///
 /// `source.of_token(t, pair, n, buffer)` gives the n angles of column t from `pair` on, `source.of_pair(pair, t, n,
 /// buffer)` those of one pair from column t on. Either may fill the buffer, which is always the same, or return memory
-/// of its own, and is asked once for all heads, in the order of tokens. A source may also have `of_tokens()`, the angles of all tokens one behind the other, or nullptr.
+/// of its own, and is asked once for all heads, in the order of tokens. A source may also have `of_tokens()`, the angles
+/// of all tokens one behind the other, or nullptr.
 template <class Real, Store store, class Out, class In, class Source>
 EIGEN_ALWAYS_INLINE void rotate_heads(Out& x_out, In& x_in, const HeadLayout& head, Index num_heads,
                                       Direction direction, const Source& source) {

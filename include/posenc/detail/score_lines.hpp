@@ -11,7 +11,7 @@
 #include <type_traits>
 
 #include <posenc/concepts.hpp>
-#include <posenc/detail/add_line.hpp>
+#include <posenc/detail/lines.hpp>
 #include <posenc/detail/packet.hpp>
 #include <posenc/detail/scalar.hpp>
 #include <posenc/detail/tile.hpp>
@@ -106,8 +106,7 @@ void add_by_distance(Scores& scores, const Positions& key_positions, const Posit
   for (Index outer = 0, m; outer < num_lines; outer += m) {
     m = std::min(side, num_lines - outer);
     for (Index inner = 0, n; inner < length; inner += n) {  // from the first score of the last line on
-      const Index rest = length - inner;
-      n = rest <= side ? rest : rest < 2 * side ? (rest + 1) / 2 : side;  // no short one at the end
+      n = next_block(length - inner, side);
       const Index last = outer + m - 1;
       const double first = by_key ? offset(key_positions[last], query_positions[inner])
                                   : offset(key_positions[inner], query_positions[last]);

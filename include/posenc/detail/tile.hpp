@@ -46,6 +46,12 @@ void for_each_score(Scores& scores, Action action) {
   }
 }
 
+/// How many of the rest of a side are in its next block of at most `most`: the last two share what is left evenly, so that
+/// none is short.
+inline Index next_block(Index rest, Index most) {
+  return rest <= most ? rest : rest < 2 * most ? (rest + 1) / 2 : most;
+}
+
 /// key - query: how far the key is behind (> 0) or before (< 0) the query, in tokens. Exact to 2^53.
 inline double offset(std::int64_t key_position, std::int64_t query_position) {
   return static_cast<double>(key_position) - static_cast<double>(query_position);

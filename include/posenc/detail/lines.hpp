@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Sums and roundings along contiguous memory, in packets where there are some of the scalar.
+// Sums, products and roundings along contiguous memory, in packets where there are some of the scalar.
 
 #include <Eigen/Core>
 #include <array>
@@ -58,6 +58,21 @@ void add_line(Scalar* x, const Added* added, Eigen::Index n, compute_t<Scalar> f
   if (add_packets_of(std::type_identity<working_packet_t<Scalar, Real>>())) return;
   if (add_packets_of(std::type_identity<packet_t<Real>>())) return;
   for (Eigen::Index i = 0; i < n; ++i) add(x[i], factor * static_cast<Real>(added[i]));
+}
+
+/// x[i] *= factor, i = 0, ..., n - 1.
+template <class Scalar>
+void scale_line(Scalar* x, Eigen::Index n, compute_t<Scalar> factor) {
+  using Real = compute_t<Scalar>;
+  using Memory = PacketMemory<Scalar, packet_t<Real>>;
+  Eigen::Index i = 0;
+  if constexpr (Memory::available) {
+    const auto all_factor = broadcast(factor);
+    POSENC_DETAIL_UNROLL
+    for (; i + Simd<Real>::lanes <= n; i += Simd<Real>::lanes)
+      Memory::store(x + i, multiply(Memory::load(x + i), all_factor));
+  }
+  for (; i < n; ++i) x[i] = static_cast<Scalar>(static_cast<Real>(x[i]) * factor);
 }
 
 /// to[i] = from[i], i = 0, ..., n - 1, rounded.
